@@ -1,0 +1,1 @@
+"""Bundled assets: the shapes model and the scripts that make it."""

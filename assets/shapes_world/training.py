@@ -1,0 +1,190 @@
+"""The two training loops of the bundled model: the VAE, then UNet and text encoder together.
+
+Each loop is seeded, writes its whole state at intervals and goes on from it when it is started again.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import nn
+from torch.nn import functional
+from transformers import CLIPTextModel
+
+
+def one_cycle(position: float) -> tuple[float, float]:
+    """Return the share of the peak learning rate, and AdamW's first beta, at a position 0..1 of a cycle."""
+    warm, low = 0.1, 1 / 25
+    if position < warm:
+        share = 0.5 - 0.5 * math.cos(math.pi * position / warm)
+        return low + (1 - low) * share, 0.95 - 0.1 * share
+    share = 0.5 + 0.5 * math.cos(math.pi * (position - warm) / (1 - warm))
+    return share, 0.95 - 0.1 * share
+
+
+def to_pixels(pictures: np.ndarray) -> torch.Tensor:
+    """Return uint8 pictures [n, h, w, 3] as float32 [n, 3, h, w] in -1..1."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+class Trainer:
+    """One network under AdamW and one-cycle schedules, with an average of its weights and a state file."""
+
+    def __init__(
+        self, network: nn.Module, *, cycles: tuple[int, ...], peak: float, decay: float, state: Path
+    ) -> None:
+        """Prepare training, or take it up from `state` where that exists.
+
+        Args:
+            network: trained in place.
+            cycles: numbers of optimizer steps, each with a one-cycle schedule of its own.
+            peak: highest learning rate.
+            decay: of the average of the weights, in each step.
+            state: file of the resumable state.
+        """
+        self.network, self.steps, self.state, self.done = network, sum(cycles), state, 0
+        self.cycles, self.peak, self.decay = cycles, peak, decay
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=1e-4)
+        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        if state.exists():
+            self._load(torch.load(state, weights_only=True))
+
+    def _load(self, saved: dict) -> None:
+        """Take up a saved state."""
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.average, self.done = saved["average"], saved["done"]
+
+    def save(self) -> None:
+        """Write the state file, whole or not at all."""
+        content = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        partial = self.state.with_suffix(".partial")
+        torch.save({**content, "average": self.average, "done": self.done}, partial)
+        partial.replace(self.state)
+
+    def cycle_position(self) -> tuple[int, int]:
+        """Return the number of the present cycle and the steps done in it."""
+        begun = [0, *itertools.accumulate(self.cycles)]
+        cycle = max(i for i, first in enumerate(begun[:-1]) if first <= self.done)
+        return cycle, self.done - begun[cycle]
+
+    def step(self, loss: torch.Tensor) -> None:
+        """Take one optimizer step and follow with the average."""
+        cycle, position = self.cycle_position()
+        share, beta = one_cycle(position / self.cycles[cycle])
+        for group in self.optimizer.param_groups:
+            group["lr"], group["betas"] = self.peak * share, (beta, 0.999)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.done += 1
+        decay = min(self.decay, (1 + self.done) / (10 + self.done))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+
+    def remaining(self, every: int) -> Iterable[int]:
+        """Yield the numbers of the steps still to do; save and report every `every` steps and at the end."""
+        since, first = time.monotonic(), self.done
+        while self.done < self.steps:
+            yield self.done
+            if self.done % every == 0 or self.done == self.steps:
+                self.save()
+                pace = (time.monotonic() - since) / max(1, self.done - first)
+                print(f"  step {self.done}/{self.steps}, {pace:.3f} s a step", flush=True)
+        self.network.load_state_dict(self.average)
+
+
+def train_vae(
+    vae: AutoencoderKL, pictures: np.ndarray, cycles: tuple[int, int], seed: int, state: Path
+) -> None:
+    """Train the VAE on pictures [n, 64, 64, 3] with L1 + 0.5 L2 + 1e-3 KL and keep the average.
+
+    The first cycle uses batches of 24 and counts all pixels alike; the second uses batches of 8 (more steps for
+    the same work) and counts saturated pixels, which are the shapes', up to four times.
+    """
+    trainer = Trainer(vae, cycles=cycles, peak=2e-3, decay=0.99, state=state)
+    losses: list[float] = []
+    for number in trainer.remaining(every=250):
+        later = trainer.cycle_position()[0]
+        batch = 8 if later else 24
+        pixels = to_pixels(pictures[np.random.default_rng((seed, number)).integers(0, len(pictures), batch)])
+        noise = torch.randn(
+            batch, 4, 16, 16, generator=torch.Generator().manual_seed(seed * 1_000_003 + number)
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = DiagonalGaussianDistribution(vae.encode(pixels).latent_dist.parameters.float())
+            decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        error = (decoded - pixels).abs()
+        weight = 1 + later * 1.5 * (pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True))
+        reconstruction = (weight * (error + 0.5 * error.square())).mean()
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        trainer.step(reconstruction + 1e-3 * kl)
+        losses.append(error.mean().item())
+        if number % 50 == 49:
+            print(f"vae {number + 1}: L1 {np.mean(losses[-50:]):.4f}, kl {kl.item():.2f}", flush=True)
+
+
+@torch.no_grad()
+def encode_all(vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
+    """Return the latents' means [n, 4, 16, 16], not yet scaled."""
+    batches = (to_pixels(pictures[i : i + 64]) for i in range(0, len(pictures), 64))
+    return torch.cat([vae.encode(pixels).latent_dist.mean for pixels in batches])
+
+
+def train_unet(
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    scheduler: DDIMScheduler,
+    latents: torch.Tensor,
+    tokens: torch.Tensor,
+    empty: torch.Tensor,
+    *,
+    steps: int,
+    seed: int,
+    state: Path,
+    bfloat16: bool = True,
+) -> None:
+    """Train UNet and text encoder on scaled latents to predict the noise, batch 64; keep the average.
+
+    Args:
+        unet: trained in place.
+        text_encoder: trained in place.
+        scheduler: gives the noise levels.
+        latents: [n, 4, 16, 16], scaled.
+        tokens: the latents' prompts, [n, length].
+        empty: the empty prompt's tokens, [length]; it replaces 10 % of the prompts.
+        steps: optimizer steps of the whole schedule.
+        seed: of batches, noise, times and left-out prompts.
+        state: file of the resumable state.
+        bfloat16: compute the networks under CPU autocast.
+    """
+    both = nn.ModuleDict({"unet": unet, "text": text_encoder})
+    trainer = Trainer(both, cycles=(steps,), peak=2e-3, decay=0.999, state=state)
+    trainer.network.train()
+    losses: list[float] = []
+    for number in trainer.remaining(every=250):
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        chosen = torch.randint(0, len(latents), (64,), generator=rng)
+        ids = torch.where(torch.rand(64, 1, generator=rng) < 0.1, empty, tokens[chosen])
+        # One time from each of 64 equal strata: the loss scatters less than with independent times.
+        times = ((torch.randperm(64, generator=rng) + torch.rand(64, generator=rng)) / 64 * 1000).long()
+        noise = torch.randn(64, *latents.shape[1:], generator=rng)
+        noisy = scheduler.add_noise(latents[chosen], noise, times)
+        with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
+            states = text_encoder(ids)[0]
+            predicted = unet(noisy, times, states).sample
+        loss = functional.mse_loss(predicted.float(), noise)
+        trainer.step(loss)
+        losses.append(loss.item())
+        if number % 50 == 49:
+            print(f"unet {number + 1}: loss {np.mean(losses[-100:]):.4f}", flush=True)

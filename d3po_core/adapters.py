@@ -1,0 +1,100 @@
+"""The LoRA adapter of a UNet: made by peft, seeded by address, always float32, exported so that alpha survives."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig as PeftLoraConfig
+from peft.utils import get_peft_model_state_dict
+
+from d3po_core import noise
+from d3po_core.config import LoraConfig
+from d3po_core.errors import ModelError
+
+__all__ = ["add_adapter", "export", "load", "parameters"]
+
+_ADAPTER = "default"
+
+Unet = Any
+"""A diffusers UNet2DConditionModel: its lazy imports hide the methods from type checkers."""
+
+
+def add_adapter(unet: Unet, config: LoraConfig, seed: int) -> None:
+    """Add a fresh adapter: B zero, A ~ N(0, 1/rank²) from the seed by the parameter's name; the rest stays frozen.
+
+    Raises:
+        ModelError: where no module of the UNet has one of the target names.
+    """
+    wanted = PeftLoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft says int and takes any number
+        init_lora_weights="gaussian",
+        lora_dropout=config.dropout,
+        target_modules=list(config.target_modules),
+    )
+    try:
+        unet.add_adapter(wanted, adapter_name=_ADAPTER)
+    except ValueError as problem:
+        raise ModelError(
+            f"lora.target_modules {list(config.target_modules)} do not fit this UNet: {problem}"
+        ) from problem
+    for name, parameter in parameters(unet).items():
+        # peft gives an adapter its base layer's dtype; half-precision weights could not take updates of 1e-5.
+        parameter.data = parameter.data.float()
+        if ".lora_A." in name:
+            values = noise.normal(parameter.shape, "lora", run_seed=seed, group=name) / config.rank
+            parameter.data.copy_(torch.from_numpy(values))
+        else:
+            parameter.data.zero_()
+        parameter.requires_grad_(True)
+    unet.eval()
+
+
+def parameters(unet: Unet) -> dict[str, torch.nn.Parameter]:
+    """The adapter's parameters by name (without the adapter's own name), sorted."""
+    found = {
+        name.replace(f".{_ADAPTER}.", "."): parameter
+        for name, parameter in unet.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+    return dict(sorted(found.items()))
+
+
+def load(unet: Unet, state: dict[str, torch.Tensor]) -> None:
+    """Copy tensors into the adapter, all of them or none.
+
+    Raises:
+        ValueError: naming what is missing, unknown or of another shape.
+    """
+    own = parameters(unet)
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"The adapter's tensors do not fit this model: {len(missing)} missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}. Were lora.target_modules or the model changed?"
+        )
+    for name, parameter in own.items():
+        if state[name].shape != parameter.shape:
+            raise ValueError(
+                f"The adapter's tensor {name} has shape {tuple(state[name].shape)}, expected {tuple(parameter.shape)}. "
+                "Was lora.rank changed?"
+            )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+
+
+def export(unet: Unet, folder: Path) -> None:
+    """``pytorch_lora_weights.safetensors`` in diffusers' layout, with the metadata that holds rank and alpha."""
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
+    metadata = unet.peft_config[_ADAPTER].to_dict()
+    # Without metadata diffusers loses alpha. Sets have no order: sorted, the same adapter is the same file.
+    metadata = {key: sorted(value) if isinstance(value, set) else value for key, value in metadata.items()}
+    StableDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers={name: value.detach().cpu().contiguous() for name, value in layers.items()},
+        unet_lora_adapter_metadata=metadata,
+    )

@@ -1,0 +1,152 @@
+"""The method's configuration: sampling, LoRA, objective, training. Importing this module imports no torch.
+
+Every field says when it is frozen (``frozen_by``): ``run`` by run.json, ``sampling`` by an epoch's plan, ``training``
+by a training attempt's plan; ``free`` fields may change at any time. What the fields mean together is checked here,
+before anything is spent; what only the model can tell (the schedule's last σ, say) is checked when it is loaded.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "LoraConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "SamplingConfig",
+    "Section",
+    "TrainingConfig",
+    "check_together",
+    "frozen_by",
+]
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+def frozen_by(
+    stage: Literal["run", "sampling", "labels", "training", "free"], default: Any = ..., **kwargs: Any
+) -> Any:
+    """A pydantic field that belongs to one class of change (DESIGN: what may change when)."""
+    return Field(default, json_schema_extra={"frozen_by": stage}, **kwargs)
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and refusing fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    path: str = frozen_by("run")
+    """A diffusers pipeline of Stable Diffusion 1.x/2.x layout: a folder or a hub id."""
+    revision: str | None = frozen_by("run", None)
+    """The hub revision (commit) to load; a folder has none."""
+    dtype: Dtype = frozen_by("run", "float32")
+    """Weights and network arithmetic, the same when sampling and training (autocast below float32). The adapter stays
+    float32; log-probs are float32 means and float64 sums whatever this is."""
+    device: str = frozen_by("free", "auto")
+    """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``."""
+
+
+class SamplingConfig(Section):
+    num_inference_steps: int = frozen_by("run", 20, ge=1, le=1000)
+    """T, the denoising steps of one trajectory."""
+    eta: float = frozen_by("run", 1.0, ge=0.0, le=1.0)
+    """DDIM's η: 1 is ancestral sampling. 0 leaves no density to train on."""
+    guidance_scale: float = frozen_by("run", 5.0, ge=0.0)
+    """w of classifier-free guidance: ε_uncond + w (ε_cond − ε_uncond)."""
+    latent_dtype: Dtype = frozen_by("run", "float32")
+    """What latents are cast to before their log-prob is taken, and kept in."""
+    long_prompts: Literal["refuse", "truncate"] = frozen_by("run", "refuse")
+    """What to do with a prompt of more tokens than the text encoder takes."""
+    group_size: int = frozen_by("sampling", 2, ge=2)
+    """k, the images generated for one prompt."""
+    shared_initial_noise: bool = frozen_by("sampling", True)
+    """All images of a group start from the same x_T (D3PO); off for PRDP and DDPO."""
+    groups_per_batch: int = frozen_by("sampling", 4, ge=1)
+    """Whole groups that pass through the network together; part of what makes results bit-identical."""
+
+
+class LoraConfig(Section):
+    rank: int = frozen_by("run", 4, ge=1)
+    """r of the low-rank update."""
+    alpha: float = frozen_by("run", 4.0, gt=0)
+    """The update is scaled by alpha / rank."""
+    target_modules: tuple[str, ...] = frozen_by("run", ("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
+    """Which projections of the UNet's attention blocks get an adapter (the paper: q, k, v; published code adds out)."""
+    dropout: float = frozen_by("run", 0.0, ge=0.0, lt=1.0)
+    """Refused above 0: the log-probs at the start of training could not equal the stored ones."""
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> "LoraConfig":
+        if self.dropout > 0:
+            raise ValueError(
+                f"lora.dropout is {self.dropout}, expected 0: with dropout the log-probs before the first update "
+                "cannot equal the stored ones (METHOD: start check). Remove the field."
+            )
+        return self
+
+
+class ObjectiveConfig(Section):
+    kind: Literal["d3po"] = frozen_by("training", "d3po")
+    """The training loss."""
+    beta: float = frozen_by("training", 0.1, gt=0)
+    """D3PO's β, in the unit that belongs to the reduction: 0.1 for mean, 0.1 / (C·H·W) for sum."""
+    reduction: Literal["mean", "sum"] = frozen_by("training", "mean")
+    """Log-probs over C, H, W: mean (published code) or sum (the paper's formula)."""
+    ratio_clip: Literal["none", "published", "pessimistic"] = frozen_by("training", "none")
+    """none: Eq. 14; published: both log-ratios clamped; pessimistic: only where it moved the right way already."""
+    ratio_clip_range: float = frozen_by("training", 0.1, gt=0, lt=1)
+    """ε: log-ratios are clipped to [log(1−ε), log(1+ε)] for mean; × C·H·W for sum."""
+    reference: Literal["epoch_start", "pretrained"] = frozen_by("training", "epoch_start")
+    """The policy held to: the one that sampled this epoch (people), or the pretrained model (programmed)."""
+
+    @model_validator(mode="after")
+    def _default_belongs_to_reduction(self) -> "ObjectiveConfig":
+        if self.reduction == "sum" and "beta" not in self.model_fields_set:
+            raise ValueError(
+                "objective.reduction is sum, but objective.beta was left at its default, which is for mean. Set it: "
+                "the paper's 0.1 becomes 0.1 / (C·H·W), 6.1e-6 for latents of 4 × 64 × 64."
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    learning_rate: float = frozen_by("training", 3e-5, gt=0)
+    adam_beta1: float = frozen_by("training", 0.9, ge=0, lt=1)
+    adam_beta2: float = frozen_by("training", 0.999, ge=0, lt=1)
+    adam_epsilon: float = frozen_by("training", 1e-8, gt=0)
+    weight_decay: float = frozen_by("training", 1e-4, ge=0)
+    max_grad_norm: float = frozen_by("training", 1.0, gt=0)
+    """Gradients are clipped to this global norm."""
+    inner_epochs: int = frozen_by("training", 1, ge=1)
+    """Passes over the pairs within one epoch."""
+    groups_per_step: int = frozen_by("training", 4, ge=1)
+    """Whole groups in one optimizer step, over all processes."""
+    transitions_per_trajectory: int | None = frozen_by("training", None, ge=1)
+    """Train on a seeded subset of the T transitions; all of them when empty."""
+    votes: Literal["majority", "soft"] = frozen_by("training", "majority")
+    """How several people's votes on a pair become its target."""
+    micro_batch: int | None = frozen_by("training", None, ge=1)
+    """Images in one forward and backward pass. Empty: as many as a fixed rule gives for the latent size."""
+    checkpoint_every: int = frozen_by("free", 5, ge=1)
+    """Optimizer steps between checkpoints."""
+
+
+def check_together(sampling: SamplingConfig, training: TrainingConfig) -> None:
+    """What sampling and training have to agree on, checked before anything is generated.
+
+    Raises:
+        ValueError: naming the fields.
+    """
+    if sampling.eta == 0:
+        raise ValueError(
+            "sampling.eta is 0: no action has a density, so there is nothing to train on. Set it to 1.0; 0 is for "
+            "evaluation only."
+        )
+    wanted = training.transitions_per_trajectory
+    if wanted is not None and wanted > sampling.num_inference_steps:
+        raise ValueError(
+            f"training.transitions_per_trajectory is {wanted}, but a trajectory has sampling.num_inference_steps = "
+            f"{sampling.num_inference_steps} transitions. Set it lower or leave it empty."
+        )

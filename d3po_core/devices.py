@@ -1,0 +1,48 @@
+"""Where and how computing happens: device, threads, and the switches that make it repeatable."""
+
+import os
+
+import torch
+
+__all__ = ["make_deterministic", "pick_device", "torch_dtype", "use_threads"]
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """``float32``, ``float16`` or ``bfloat16`` as torch's."""
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is this process's CUDA device (LOCAL_RANK under torchrun) where there is one, else the CPU.
+
+    Raises:
+        ValueError: where CUDA is asked for and there is none.
+    """
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"model.device is {name!r}, but torch finds no CUDA device here. Use `auto` or `cpu`.")
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu" if name == "auto" else name)
+
+
+def use_threads(count: int | None) -> None:
+    """Fix torch's threads in the *calling* thread (OpenMP's count is per thread): results depend on it.
+
+    To be called where the computing starts; None leaves the count as it is.
+    """
+    if count is not None:
+        if count < 1:
+            raise ValueError(f"threads is {count}, expected at least 1.")
+        torch.set_num_threads(count)
+
+
+def make_deterministic() -> None:
+    """No TF32, no autotuned or non-deterministic kernels where torch has others."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling fresh memory with NaN finds bugs in torch's callers; it costs time on every allocation.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,82 @@
+"""Which groups and transitions each optimizer step trains on: fixed by seeds before the first of them.
+
+Groups are dealt, never shards or rows: a seeded permutation of the sorted group ids per inner epoch, cut into whole
+groups.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from d3po_core import noise
+from d3po_core.config import TrainingConfig
+from d3po_core.records import Pair
+
+__all__ = ["OptimizerStep", "plan_steps"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerStep:
+    """The data of one optimizer step, over all processes."""
+
+    inner_epoch: int
+    group_ids: tuple[str, ...]
+    transitions: tuple[tuple[int, ...], ...]
+    """Per group, the denoising steps to train on, rising."""
+    count: int
+    """Pairs × transitions of the whole step: what every mean of the step is over."""
+
+
+def plan_steps(
+    pairs: Sequence[Pair], trainable_T: torch.Tensor, training: TrainingConfig, *, run_seed: int, epoch: int
+) -> list[OptimizerStep]:
+    """All optimizer steps of one training, in order.
+
+    Args:
+        pairs: ties are no pairs and so are in no mean.
+        trainable_T: [T] bool, the steps that have a density.
+        training: inner epochs, groups per step, transitions per trajectory.
+
+    Raises:
+        ValueError: where there are no pairs, or fewer trainable transitions than asked for.
+    """
+    steps_of = [int(step) for step in torch.nonzero(trainable_T).flatten()]
+    wanted = training.transitions_per_trajectory or len(steps_of)
+    if not pairs:
+        raise ValueError(
+            "There are no pairs to train on: every vote was a tie, or nothing was judged. See `d3po status`; "
+            "training.votes: soft makes pairs of split votes."
+        )
+    if not steps_of or wanted > len(steps_of):
+        raise ValueError(
+            f"training.transitions_per_trajectory is {wanted}, but {len(steps_of)} of {len(trainable_T)} denoising "
+            "steps have a density to train on (σ > 0). Set it lower or leave it empty."
+        )
+    pairs_of = Counter(pair.group_id for pair in pairs)
+    ids, plan = sorted(pairs_of), []
+    for inner in range(training.inner_epochs):
+        order = noise.generator("order", run_seed=run_seed, epoch=epoch, step=inner).permutation(len(ids))
+        for first in range(0, len(ids), training.groups_per_step):
+            members = tuple(ids[place] for place in order[first : first + training.groups_per_step])
+            chosen = tuple(_transitions(steps_of, wanted, run_seed, epoch, group, inner) for group in members)
+            plan.append(
+                OptimizerStep(
+                    inner_epoch=inner,
+                    group_ids=members,
+                    transitions=chosen,
+                    count=wanted * sum(pairs_of[group] for group in members),
+                )
+            )
+    return plan
+
+
+def _transitions(
+    steps_of: list[int], wanted: int, run_seed: int, epoch: int, group: str, inner: int
+) -> tuple[int, ...]:
+    """A group's images share the subset: a pair is compared at the same transitions."""
+    if wanted == len(steps_of):
+        return tuple(steps_of)
+    generator = noise.generator("transitions", run_seed=run_seed, epoch=epoch, group=group, step=inner)
+    return tuple(sorted(steps_of[place] for place in generator.choice(len(steps_of), wanted, replace=False)))

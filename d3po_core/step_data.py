@@ -1,0 +1,119 @@
+"""From ids to the tables of one optimizer step. Everything is joined by id, nothing by position."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from d3po_core.gradients import GroupData
+from d3po_core.objectives.base import GroupPairs
+from d3po_core.order import OptimizerStep
+from d3po_core.policy import Policy
+from d3po_core.records import Pair, Trajectories, TrajectorySource
+
+__all__ = ["check_same_schedule", "group_pairs_by_id", "read_groups"]
+
+
+def group_pairs_by_id(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Each group's pairs, in order of their ids.
+
+    Raises:
+        ValueError: where a pair is there twice, or of one image with itself.
+    """
+    grouped: dict[str, list[Pair]] = defaultdict(list)
+    seen: set[frozenset[str]] = set()
+    for pair in sorted(pairs, key=lambda pair: (pair.group_id, pair.preferred, pair.dispreferred)):
+        both = frozenset((pair.preferred, pair.dispreferred))
+        if len(both) < 2 or both in seen:
+            raise ValueError(f"Pair {pair.preferred} ≻ {pair.dispreferred} is given twice, or is of one image alone.")
+        seen.add(both)
+        grouped[pair.group_id].append(pair)
+    return dict(grouped)
+
+
+def read_groups(
+    policy: Policy,
+    source: TrajectorySource,
+    pairs_by_group: Mapping[str, list[Pair]],
+    step: OptimizerStep,
+    own: Sequence[int],
+    reference: str,
+    reference_log_probs: Mapping[str, torch.Tensor] | None,
+) -> list[GroupData]:
+    """The data of this process's groups of a step: only images that are in a pair.
+
+    Args:
+        own: places of this process's groups among the step's.
+        reference: ``epoch_start``: the stored log-probs are the reference's; ``pretrained``: those given.
+
+    Raises:
+        ValueError: where ids are unknown, or the trajectories are not of this policy's schedule.
+    """
+    if not own:
+        return []
+    ids = [step.group_ids[place] for place in own]
+    trajectories = source.read(ids)
+    check_same_schedule(policy, trajectories)
+    rows = {name: row for row, name in enumerate(trajectories.ids)}
+    prompts = dict(zip(trajectories.group_ids, trajectories.prompts, strict=True))
+    if missing := [group for group in ids if group not in prompts]:
+        raise ValueError(f"The store gave no trajectories for the groups {', '.join(missing)} (`d3po audit`).")
+    embeds = source.prompt_embeds([prompts[group] for group in ids])
+    data = []
+    for place, group, prompt in zip(own, ids, embeds, strict=True):
+        pairs = pairs_by_group[group]
+        names = sorted({name for pair in pairs for name in (pair.preferred, pair.dispreferred)})
+        if unknown := [name for name in names if name not in rows or trajectories.group_ids[rows[name]] != group]:
+            raise ValueError(f"Pairs of {group} name trajectories that the group does not have: {', '.join(unknown)}.")
+        chosen, transitions = [rows[name] for name in names], list(step.transitions[place])
+        stored = trajectories.log_prob[chosen][:, transitions].double()
+        base = stored
+        if reference == "pretrained":
+            base = _given(reference_log_probs, names)[:, transitions].double()
+        number = {name: image for image, name in enumerate(names)}
+        data.append(
+            GroupData(
+                ids=tuple(names),
+                latents=trajectories.latents[chosen],
+                embeds=prompt,
+                transitions=tuple(transitions),
+                stored=stored,
+                reference=base,
+                pairs=GroupPairs(
+                    preferred=torch.tensor([number[pair.preferred] for pair in pairs]),
+                    dispreferred=torch.tensor([number[pair.dispreferred] for pair in pairs]),
+                    target=torch.tensor([pair.target for pair in pairs], dtype=torch.float64),
+                ),
+            )
+        )
+    return data
+
+
+def check_same_schedule(policy: Policy, trajectories: Trajectories) -> None:
+    """Refuse trajectories that were sampled by another schedule, shape or dtype.
+
+    Raises:
+        ValueError: with expected and found.
+    """
+    expected = (len(policy.schedule) + 1, *policy.latent_shape)
+    found = tuple(trajectories.latents.shape[1:])
+    if found != expected:
+        raise ValueError(f"Trajectories have latents {found}, expected {expected} (T+1, C, H, W) of this policy.")
+    if not torch.equal(trajectories.timesteps.cpu(), policy.schedule.timesteps):
+        raise ValueError(
+            f"Trajectories were sampled at timesteps {trajectories.timesteps.tolist()[:3]} …, this policy's are "
+            f"{policy.schedule.timesteps.tolist()[:3]} …: the scheduler's file or T is another."
+        )
+    if not torch.equal(trajectories.trainable.cpu(), policy.schedule.trainable):
+        raise ValueError("Trajectories have other trainable steps (σ > 0) than this policy: the scheduler is another.")
+    if trajectories.latents.dtype != policy.latent_dtype:
+        raise ValueError(f"Trajectories are {trajectories.latents.dtype}, this policy's latents {policy.latent_dtype}.")
+
+
+def _given(reference_log_probs: Mapping[str, torch.Tensor] | None, names: list[str]) -> torch.Tensor:
+    if reference_log_probs is None or any(name not in reference_log_probs for name in names):
+        raise ValueError(
+            "objective.reference is pretrained, but the pretrained model's log-probs were not given for "
+            f"{', '.join(name for name in names if name not in (reference_log_probs or {}))}. `d3po run` computes them."
+        )
+    return torch.stack([torch.as_tensor(reference_log_probs[name]) for name in names])

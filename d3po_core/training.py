@@ -1,0 +1,292 @@
+"""The training loop: optimizer steps over whole groups, until the plan is done (METHOD 2; D3PO Algorithm 1).
+
+Processes: whole groups of each step are dealt to the ranks; each adds up its LoRA gradients locally (the coefficients
+    are already divided by the step's global count), the gradients are all-reduced by SUM once per step, and every
+    rank takes the same AdamW step. Nothing is wrapped in DDP: there is nothing to bypass. Only rank 0 calls back.
+
+Departures from Algorithm 1: one optimizer step takes ``groups_per_step`` groups with all their transitions, each
+image once per transition. This module writes nothing: checkpoints and metrics leave through callbacks.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from d3po_core import ddim
+from d3po_core.checkpoint import CheckpointState
+from d3po_core.config import ObjectiveConfig, Section, TrainingConfig
+from d3po_core.devices import use_threads
+from d3po_core.errors import TrainingError
+from d3po_core.gradients import accumulate_gradient
+from d3po_core.objectives import Objective, get_objective
+from d3po_core.order import OptimizerStep, plan_steps
+from d3po_core.policy import Policy
+from d3po_core.ranks import Ranks
+from d3po_core.records import Pair, TrajectorySource
+from d3po_core.start_check import TOLERANCES, StartCheck, check_tolerance
+from d3po_core.step_data import group_pairs_by_id, read_groups
+
+__all__ = ["TrainingResult", "default_micro_batch", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """A finished training."""
+
+    state: CheckpointState
+    """The last state: what is sealed, exported from, and started from by the next epoch."""
+    steps: int
+    """Optimizer steps of this training, those before a resume included."""
+    metrics: Mapping[str, float]
+    """Of the last optimizer step taken; empty where a resume found nothing left to do."""
+
+
+def default_micro_batch(latent_shape: tuple[int, int, int]) -> int:
+    """Rows per forward and backward by a fixed rule: 32,768 latent values, at least 1 row, at most 64."""
+    channels, height, width = latent_shape
+    return max(1, min(64, 32768 // (channels * height * width)))
+
+
+def train(
+    policy: Policy,
+    source: TrajectorySource,
+    pairs: Sequence[Pair],
+    objective_config: ObjectiveConfig,
+    training_config: TrainingConfig,
+    *,
+    run_seed: int,
+    epoch: int,
+    resume: CheckpointState | None = None,
+    initial_state: CheckpointState | None = None,
+    reference_log_probs: Mapping[str, torch.Tensor] | None = None,
+    data_metrics: Mapping[str, float] | None = None,
+    on_checkpoint: Callable[[CheckpointState], None] | None = None,
+    on_metrics: Callable[[int, dict[str, float]], None] | None = None,
+    accelerator: Accelerator | None = None,
+) -> TrainingResult:
+    """Train the policy's adapter on one epoch's pairs.
+
+    Args:
+        policy: with the adapter that sampled the trajectories (``resume`` replaces it).
+        source: trajectories and prompt embeddings by id.
+        pairs: with their targets; ties are no pairs.
+        objective_config: the loss.
+        training_config: optimizer, steps, micro-batch.
+        run_seed: the run's seed; orders and subsets are drawn from it.
+        epoch: the epoch's number.
+        resume: go on from this state of the same training.
+        initial_state: the parent epoch's last state, whose optimizer moments carry over.
+        reference_log_probs: trajectory id -> [T] float64, for reference ``pretrained``.
+        data_metrics: added to every step's metrics (``PreferenceStatistics.metrics()``).
+        on_checkpoint: called on rank 0 every ``checkpoint_every`` optimizer steps, not after the last.
+        on_metrics: called on rank 0 after each optimizer step with its number from 1.
+        accelerator: of the process group; made where there is none.
+
+    Returns:
+        The last state, the same on every rank.
+
+    Raises:
+        StartCheckError: where the stored log-probs are not this policy's.
+        TrainingError: where something is not finite, or another process failed.
+        ValueError: where pairs, trajectories and configuration do not fit together.
+    """
+    use_threads(policy.threads)
+    ddim.check_trainable(policy.schedule)
+    objective = get_objective(objective_config, policy.dimensions)
+    network_dtype = policy.network_dtype
+    check_tolerance(objective, network_dtype, policy.dimensions)
+    micro_batch = training_config.micro_batch or default_micro_batch(policy.latent_shape)
+    plan = plan_steps(pairs, policy.schedule.trainable, training_config, run_seed=run_seed, epoch=epoch)
+    settings = _settings(objective_config, training_config, micro_batch, pairs)
+    ranks = Ranks(policy.device, accelerator)
+    with ranks.together():
+        optimizer, done = _prepare(policy, training_config, resume, initial_state, settings)
+        if resume is not None:
+            objective.load_state(dict(resume.objective_state))
+        pairs_by_group = group_pairs_by_id(pairs)
+        policy.use_null_embeds(source.prompt_embeds([""])[0])
+
+    _check_same_adapter(policy, ranks)
+
+    def state(step: int) -> CheckpointState:
+        return _state(policy, optimizer, objective, plan, step, run_seed, epoch, settings)
+
+    metrics: dict[str, float] = {}
+    warned = False
+    for number in range(done, len(plan)):
+        step = plan[number]
+        check = StartCheck(network_dtype) if number == 0 else None
+        with ranks.together():
+            own = ranks.share(step.group_ids)
+            groups = read_groups(policy, source, pairs_by_group, step, own, objective.reference, reference_log_probs)
+            optimizer.zero_grad(set_to_none=True)
+            parts = accumulate_gradient(
+                policy, objective, groups, count=step.count, micro_batch=micro_batch, start_check=check
+            )
+            if check is not None:
+                check.finish()
+        metrics = _update(policy, optimizer, ranks, parts, step, training_config, number)
+        falling = _both_fall(metrics, network_dtype, policy, objective)
+        if falling and not warned and ranks.is_main:
+            _warn_of_fall(metrics)
+        warned = warned or falling
+        metrics |= {**(data_metrics or {}), "train/both_fall": float(falling)}
+        with ranks.together():
+            if ranks.is_main and on_metrics is not None:
+                on_metrics(number + 1, metrics)
+            due = (number + 1) % training_config.checkpoint_every == 0 and number + 1 < len(plan)
+            if ranks.is_main and on_checkpoint is not None and due:
+                on_checkpoint(state(number + 1))
+    return TrainingResult(state=state(len(plan)), steps=len(plan), metrics=metrics)
+
+
+def _prepare(
+    policy: Policy,
+    training: TrainingConfig,
+    resume: CheckpointState | None,
+    initial: CheckpointState | None,
+    settings: Mapping[str, Any],
+) -> tuple[torch.optim.AdamW, int]:
+    """The optimizer with the moments it starts from, and the optimizer steps already done."""
+    parameters = policy.lora_parameters()
+    if not parameters:
+        raise ValueError("The policy has no adapter to train: load it with a LoraConfig.")
+    if resume is not None:
+        resume.check_settings(settings)
+        policy.load_lora_state(dict(resume.lora))
+    optimizer = torch.optim.AdamW(
+        list(parameters.values()),
+        lr=training.learning_rate,
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_epsilon,
+        weight_decay=training.weight_decay,
+        foreach=False,
+    )
+    carried = resume or initial
+    if carried is not None:
+        if carried.exp_avg.keys() != parameters.keys():
+            raise ValueError("The optimizer state's tensors are not this adapter's. Were the LoRA's modules changed?")
+        for name, parameter in parameters.items():
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(carried.optimizer_steps)),
+                "exp_avg": carried.exp_avg[name].to(parameter, copy=True),
+                "exp_avg_sq": carried.exp_avg_sq[name].to(parameter, copy=True),
+            }
+    return optimizer, resume.step if resume is not None else 0
+
+
+def _update(
+    policy: Policy,
+    optimizer: torch.optim.AdamW,
+    ranks: Ranks,
+    parts: dict[str, torch.Tensor],
+    step: OptimizerStep,
+    training: TrainingConfig,
+    number: int,
+) -> dict[str, float]:
+    """Sum the gradients over the processes, clip, step; the step's global metrics."""
+    parameters = list(policy.lora_parameters().values())
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = ranks.add_up(torch.cat([gradient.flatten() for gradient in gradients]))
+    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = gradient.view_as(parameter)
+    # A process without a group of its own has no metrics: the names come from those that have.
+    names = next(names for names in ranks.gather(sorted(parts)) if names)
+    values = torch.stack([parts.get(name, torch.zeros((), dtype=torch.float64)) for name in names])
+    metrics = dict(zip(names, ranks.add_up(values.to(policy.device)).tolist(), strict=True))
+    norm = torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm, foreach=False)
+    if not bool(norm.isfinite()):
+        raise TrainingError(
+            f"The gradient of optimizer step {number + 1} is not finite ({float(norm)}); its trajectories are those of "
+            f"the groups {', '.join(step.group_ids)}. The step was not applied. Lower training.learning_rate or use "
+            "model.dtype float32, then `d3po run --retrain`."
+        )
+    optimizer.step()
+    return metrics | {
+        "train/grad_norm": float(norm),
+        "train/lr": training.learning_rate,
+        "train/inner_epoch": float(step.inner_epoch),
+        "train/terms": float(step.count),
+    }
+
+
+def _both_fall(metrics: Mapping[str, float], dtype: torch.dtype, policy: Policy, objective: Objective) -> bool:
+    """The classic failure: preferred and dispreferred images both become less likely than when they were sampled."""
+    noise = TOLERANCES[dtype] * (policy.dimensions if objective.reduction == "sum" else 1)
+    return all(metrics[f"train/change_{side}"] < -noise for side in ("preferred", "dispreferred"))
+
+
+def _warn_of_fall(metrics: Mapping[str, float]) -> None:
+    logger.warning(
+        "Preferred and dispreferred log-probs both fall (%.3g and %.3g nats since sampling): the policy drifts from "
+        "what it sampled. Lower training.learning_rate, or use objective.ratio_clip: pessimistic.",
+        metrics["train/change_preferred"],
+        metrics["train/change_dispreferred"],
+    )
+
+
+def _check_same_adapter(policy: Policy, ranks: Ranks) -> None:
+    """Processes that start from different adapters stay different: gradients are summed, not weights."""
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in policy.lora_state().values())).hexdigest()
+    if len(set(ranks.gather(digest))) > 1:
+        raise TrainingError("The processes were given different adapters. Load the same state in each (`d3po audit`).")
+
+
+def _settings(
+    objective: ObjectiveConfig, training: TrainingConfig, micro_batch: int, pairs: Sequence[Pair]
+) -> dict[str, Any]:
+    """What has to be the same for a resumed training to be the same one: all but the free fields."""
+    sections = {"objective": objective, "training": training}
+    fields = {
+        f"{name}.{field}": value
+        for name, section in sections.items()
+        for field, value in section.model_dump(mode="json").items()
+        if _frozen_by(section, field) != "free"
+    }
+    rows = sorted([pair.group_id, pair.preferred, pair.dispreferred, pair.target] for pair in pairs)
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return fields | {"training.micro_batch": micro_batch, "pairs": digest}
+
+
+def _frozen_by(section: Section, field: str) -> object:
+    extra = type(section).model_fields[field].json_schema_extra
+    return extra.get("frozen_by") if isinstance(extra, dict) else None
+
+
+def _state(
+    policy: Policy,
+    optimizer: torch.optim.AdamW,
+    objective: Objective,
+    plan: list[OptimizerStep],
+    step: int,
+    run_seed: int,
+    epoch: int,
+    settings: Mapping[str, Any],
+) -> CheckpointState:
+    moments: dict[str, dict[str, torch.Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
+    count = 0
+    for name, parameter in policy.lora_parameters().items():
+        own = optimizer.state[parameter]
+        count = int(own["step"])
+        for kind in moments:
+            moments[kind][name] = own[kind].detach().cpu().clone()
+    return CheckpointState(
+        lora=policy.lora_state(),
+        **moments,
+        optimizer_steps=count,
+        step=step,
+        steps_total=len(plan),
+        inner_epoch=plan[step - 1].inner_epoch,
+        objective_state=objective.state(),
+        run_seed=run_seed,
+        epoch=epoch,
+        settings=dict(settings),
+    )

@@ -1,0 +1,86 @@
+"""One epoch of a run, as a plain function: what is left to do is decided by what is committed, and by nothing else.
+
+The flows ``epoch`` and, for many epochs, ``experiment`` call it; only an outermost flow run can be suspended, so it is
+they who suspend when it raises ``WaitingForPeople``.
+"""
+
+from dataclasses import dataclass
+
+from storage.manifest import build_seal, environment
+from tasks.artifacts import publish_adapter, publish_pairs, publish_plan, publish_progress
+from tasks.context import EpochContext
+from tasks.generate import encode_prompts, generate_shard
+from tasks.log import logger
+from tasks.plan import make_plan
+from tasks.progress import Progress
+from tasks.pull import judge_by_programme, labels_complete, labels_progress, pull
+from tasks.push import push, pushed
+from tasks.reference import reference
+from tasks.report import report
+from tasks.train import train
+
+__all__ = ["WaitingForPeople", "run_epoch"]
+
+
+@dataclass
+class WaitingForPeople(Exception):
+    """The epoch goes on when its judgements are there."""
+
+    url: str
+    progress: Progress
+
+    def __str__(self) -> str:
+        return (
+            f"waiting for people: {len(self.progress.open)} of {self.progress.groups} groups are open, "
+            f"{self.progress.given} judgements of {self.progress.needed} are given, at {self.url}"
+        )
+
+
+def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:
+    """Take the epoch from where it stands to its seal and report.
+
+    Raises:
+        WaitingForPeople: Everything is pushed and judgements are missing.
+    """
+    if context.epoch.seal() is None:
+        publish_plan(context, make_plan(context))
+        generate(context)
+        judge(context)
+        reference(context)
+        publish_pairs(context)
+        train(context, retrain)
+        seal = context.epoch.create_seal(build_seal(context.epoch, environment()))
+        logger().info("epoch %d is sealed: content %s", context.number, seal["digest"])
+    publish_adapter(context)
+    report(context)
+
+
+def generate(context: EpochContext) -> None:
+    """Prompt embeddings, then the shards, mapped; those that are committed cost milliseconds."""
+    encode_prompts(context)
+    with_retries = generate_shard.with_options(retries=context.configuration.orchestration.shard_retries)
+    missing = [name for name in context.plan["shards"] if context.epoch.latest(name) is None]
+    states = with_retries.map([context] * len(missing), missing, return_state=True)
+    for state in states:
+        state.result()
+
+
+def judge(context: EpochContext) -> None:
+    """Judgements into the store: by a programme at once, by people when they are complete.
+
+    Raises:
+        WaitingForPeople: They are not.
+    """
+    if context.epoch.latest("pull") is not None:
+        return
+    if context.configuration.labels.source == "programmed":
+        judge_by_programme(context)
+        return
+    push(context)
+    progress = labels_progress(context)
+    publish_progress(context, progress)
+    if not labels_complete(context, progress):
+        raise WaitingForPeople(pushed(context)["url"], progress)
+    pull(context)
+
+

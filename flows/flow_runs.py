@@ -1,0 +1,111 @@
+"""Flow runs as the operator's verbs need them: submit, find by epoch, take a dead one up again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed, Scheduled
+
+from storage.run import Run
+from tasks.errors import UserError
+
+__all__ = ["DEPLOYMENT", "BoundFlowRun", "bound_flow_runs", "prefect_client", "recover", "submit"]
+
+DEPLOYMENT = "epoch/epoch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundFlowRun:
+    """A flow run that was bound to an epoch, as Prefect sees it now."""
+
+    id: str
+    name: str
+    kind: StateType | None
+    """None where Prefect does not know the flow run (any more)."""
+    state: str
+    message: str
+
+
+@contextmanager
+def prefect_client() -> Iterator[SyncPrefectClient]:
+    """A client of the configured Prefect server.
+
+    Raises:
+        UserError: It does not answer.
+    """
+    with get_client(sync_client=True) as client:
+        try:
+            yield client
+        except httpx.TransportError as error:
+            raise UserError(
+                f"the Prefect server at {client.api_url} does not answer ({type(error).__name__})",
+                remedy="d3po services up, or set PREFECT_API_URL to a running server",
+            ) from None
+
+
+def submit(config: str | dict[str, Any], overrides: list[str], retrain: bool) -> tuple[str, str]:
+    """A new flow run of the deployment; returns its name and id.
+
+    Raises:
+        UserError: No server, or no such deployment on it.
+    """
+    with prefect_client() as client:
+        try:
+            deployment = client.read_deployment_by_name(DEPLOYMENT)
+        except ObjectNotFound:
+            raise UserError(
+                f"the Prefect server at {client.api_url} has no deployment {DEPLOYMENT}",
+                remedy="d3po services up, or prefect --no-prompt deploy --all",
+            ) from None
+        parameters = {"config": config, "overrides": overrides, "retrain": retrain}
+        created = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+        return created.name, str(created.id)
+
+
+def bound_flow_runs(run: Run, number: int) -> list[BoundFlowRun]:
+    """The flow runs of an epoch, oldest first, each once."""
+    ids = dict.fromkeys(bound["flow_run_id"] for bound in run.bindings(number))
+    with prefect_client() as client:
+        return [_read(client, flow_run_id) for flow_run_id in ids]
+
+
+def recover(run: Run, number: int) -> list[str]:
+    """Mark the epoch's flow runs whose process is dead as crashed, and schedule the newest of them again.
+
+    Returns:
+        What was done, a line each.
+    """
+    dead = [
+        bound
+        for bound in bound_flow_runs(run, number)
+        if bound.kind in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+    ]
+    done = []
+    with prefect_client() as client:
+        for bound in dead:
+            client.set_flow_run_state(bound.id, Crashed(message="its process is dead (d3po recover)"), force=True)
+            done.append(f"{bound.name} ({bound.id}) was {bound.state}, is marked crashed")
+        if dead:
+            client.set_flow_run_state(dead[-1].id, Scheduled(message="d3po recover"), force=True)
+            done.append(f"{dead[-1].name} is scheduled again and goes on with epoch {number}")
+    return done
+
+
+def _read(client: SyncPrefectClient, flow_run_id: str) -> BoundFlowRun:
+    try:
+        found = client.read_flow_run(flow_run_id)
+    except ObjectNotFound:
+        return BoundFlowRun(id=flow_run_id, name="(forgotten)", kind=None, state="unknown to Prefect", message="")
+    state = found.state
+    return BoundFlowRun(
+        id=flow_run_id,
+        name=found.name,
+        kind=state.type if state else None,
+        state=state.name if state else "unknown",
+        message=(state.message or "") if state else "",
+    )

@@ -1,0 +1,98 @@
+"""``d3po init``: everything that can be known to fail is looked at before anything is spent."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.config import Configuration
+from tasks.context import EpochContext, create_run, run_folder
+from tasks.errors import UserError
+from tasks.plan import planned_megabytes
+from tasks.prompts import read_prompts
+
+__all__ = ["Check", "preflight"]
+
+SPARE = 1.2
+"""How much more than the planned megabytes has to be free: training state, exports, reports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at and found well."""
+
+    what: str
+    found: str
+
+
+def preflight(configuration: Configuration) -> Iterator[Check]:
+    """Look at each part in the order of its price, and make the run's folder at last.
+
+    Raises:
+        UserError | StorageError | LabelStudioError | ModelError: At the first thing that would fail.
+    """
+    prompts = read_prompts(configuration.prompts.file)
+    yield Check(what="prompts", found=f"{len(prompts)} in {configuration.prompts.file}")
+    yield from _check_objectives(configuration)
+    yield from _check_model(configuration, prompts)
+    if configuration.labels.source == "people":
+        yield from _check_label_studio()
+    run = create_run(configuration)
+    yield Check(what="run folder", found=f"{run_folder(configuration)} (run id {run.info['run_id']})")
+
+
+def _check_objectives(configuration: Configuration) -> Iterator[Check]:
+    from d3po_core.programmed import get_programmed_objective
+
+    for name in {configuration.labels.objective, *configuration.evaluation.objectives}:
+        try:
+            get_programmed_objective(name)
+        except ValueError as error:
+            raise UserError(
+                str(error), remedy="set labels.objective or evaluation.objectives to one of these"
+            ) from None
+    if configuration.evaluation.prompts:
+        held_out = read_prompts(configuration.evaluation.prompts)
+        yield Check(what="held-out prompts", found=f"{len(held_out)} in {configuration.evaluation.prompts}")
+
+
+def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[Check]:
+    from d3po_core.ddim import check_trainable
+    from d3po_core.policy import Policy
+
+    policy = Policy.load(configuration.model, configuration.sampling, configuration.lora, lora_seed=configuration.seed)
+    check_trainable(policy.schedule)
+    policy.check_prompts(prompts)
+    policy.check_parts()
+    sigma, trainable = policy.schedule.sigma, policy.schedule.trainable
+    yield Check(
+        what="model",
+        found=(
+            f"{configuration.model.path}, latents {'×'.join(map(str, policy.latent_shape))}, σ {float(sigma[0]):.4g} … "
+            f"{float(sigma[-1]):.4g}, {int(trainable.sum())} of {len(trainable)} steps to train on"
+        ),
+    )
+    context = EpochContext(configuration=configuration, run=None, number=0)  # type: ignore[arg-type]
+    wanted = SPARE * planned_megabytes(context, policy.latent_shape, policy.image_size)
+    yield from _check_disk(configuration, wanted)
+
+
+def _check_disk(configuration: Configuration, wanted: float) -> Iterator[Check]:
+    root = configuration.storage.root
+    where = Path(os.environ.get("D3PO_CACHE", Path.home())) if root.startswith("s3://") else Path(root).absolute()
+    existing = next(folder for folder in (where, *where.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 1e6
+    if free < wanted:
+        raise UserError(
+            f"an epoch takes about {wanted:.0f} MB, but {existing} has {free:.0f} MB free",
+            remedy="set storage.root to a larger disk, or fewer prompts.groups_per_epoch",
+        )
+    yield Check(what="disk", found=f"{free:.0f} MB free at {existing}, {wanted:.1f} MB for an epoch")
+
+
+def _check_label_studio() -> Iterator[Check]:
+    from tasks.connection import connect
+
+    client = connect()
+    yield Check(what="Label Studio", found=f"{client.url} answers, the key is user {client.whoami()}'s")

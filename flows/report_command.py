@@ -1,0 +1,24 @@
+"""``d3po report``: where a sealed epoch's results lie, and what was measured."""
+
+import json
+from collections.abc import Iterator
+
+from tasks.context import EpochContext
+from tasks.evaluation import Comparison
+from tasks.push import pushed
+
+__all__ = ["describe"]
+
+
+def describe(context: EpochContext) -> Iterator[str]:
+    """Lines for the terminal."""
+    epoch, location = context.epoch, f"{context.run.location}/{context.epoch_key}"
+    yield f"adapter:      {location}/adapter"
+    yield f"before/after: {location}/report/before-after.png"
+    yield f"report:       {location}/report/report.html"
+    if epoch.latest("push") is not None:
+        yield f"Label Studio: {pushed(context)['url']}"
+    yield f"seal:         {epoch.seal()['digest']}"
+    evaluation = json.loads(epoch.read_aside("report/evaluation.json") or b'{"comparisons": []}')
+    for item in evaluation["comparisons"]:
+        yield f"measured:     {Comparison(**item)}"

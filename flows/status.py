@@ -1,0 +1,136 @@
+"""Where a run stands: epochs × stages, who has judged how much, what waits for whom, and what to type next."""
+
+import time
+from dataclasses import dataclass, field
+
+from prefect.client.schemas.objects import StateType
+
+from flows.flow_runs import BoundFlowRun, bound_flow_runs
+from storage.epoch import Epoch
+from storage.run import Run
+from tasks.config import Configuration
+from tasks.context import planned_context, run_folder
+from tasks.errors import UserError
+from tasks.label_studio.errors import LabelStudioError
+from tasks.progress import Progress
+
+__all__ = ["STAGES", "EpochStatus", "run_status", "wait_until"]
+
+STAGES = ("plan", "generate", "push", "pull", "train", "seal")
+
+
+@dataclass(kw_only=True)
+class EpochStatus:
+    """One epoch as an operator wants to know it."""
+
+    number: int
+    stages: dict[str, str]
+    """Stage → ``done``, ``–`` or how far it is."""
+    progress: Progress | None = None
+    project_url: str | None = None
+    flow_runs: list[BoundFlowRun] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    next_command: str = ""
+
+    @property
+    def sealed(self) -> bool:
+        return self.stages["seal"] == "done"
+
+    @property
+    def waits_for_people(self) -> bool:
+        return self.stages["push"] == "done" and self.stages["pull"] != "done"
+
+
+def run_status(configuration: Configuration, run: Run) -> list[EpochStatus]:
+    """Every epoch of the run; the last, if it is not sealed, with its people and flow runs."""
+    epochs = [EpochStatus(number=number, stages=_stages(run.epoch(number))) for number in run.epochs()]
+    for status in epochs:
+        if not status.sealed:
+            _look_closer(status, configuration, run)
+    return epochs
+
+
+def wait_until(configuration: Configuration, run: Run, what: str, timeout: float) -> None:
+    """Wait until the last epoch needs people, or is sealed and reported.
+
+    Args:
+        configuration: The run's.
+        run: The run.
+        what: ``people`` or ``seal``.
+        timeout: Seconds.
+
+    Raises:
+        UserError: It took longer, a flow run failed meanwhile, or ``what`` is neither.
+    """
+    if what not in ("people", "seal"):
+        raise UserError(f"--wait-for is {what!r}, expected people or seal", remedy="d3po status --help")
+    deadline = time.monotonic() + timeout
+    while True:
+        numbers = run.epochs()
+        bound = bound_flow_runs(run, numbers[-1]) if numbers else []
+        if bound and _reached(bound[-1], what):
+            return
+        if bound and bound[-1].kind in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED):
+            raise UserError(
+                f"flow run {bound[-1].name} is {bound[-1].state}: {bound[-1].message}",
+                remedy=f"d3po status {run_folder(configuration)}",
+            )
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{run_folder(configuration)} did not come to wait for {what} within {timeout:.0f} s",
+                remedy=f"d3po status {run_folder(configuration)}; prefect flow-run logs shows what it does",
+            )
+        time.sleep(0.5)
+
+
+def _reached(bound: BoundFlowRun, what: str) -> bool:
+    return bound.kind is (StateType.PAUSED if what == "people" else StateType.COMPLETED)
+
+
+def _stages(epoch: Epoch) -> dict[str, str]:
+    plan, commits = epoch.plan(), epoch.latest_all()
+    if plan is None:
+        return dict.fromkeys(STAGES, "–")
+    shards = sum(name in commits for name in plan["shards"])
+    by_people = plan["frozen"]["labels.source"] == "people"
+    checkpoints = sum(name.startswith("checkpoint-") for name in commits)
+    return {
+        "plan": "done",
+        "generate": "done" if shards == len(plan["shards"]) else f"{shards}/{len(plan['shards'])} shards",
+        "push": ("done" if "push" in commits else "–") if by_people else "not needed",
+        "pull": "done" if "pull" in commits else "–",
+        "train": "done" if "train" in commits else f"{checkpoints} checkpoints" if "train-plan" in commits else "–",
+        "seal": "done" if epoch.seal() is not None else "–",
+    }
+
+
+def _look_closer(status: EpochStatus, configuration: Configuration, run: Run) -> None:
+    try:
+        status.flow_runs = bound_flow_runs(run, status.number)
+    except UserError as error:
+        status.problems.append(str(error))
+    if status.waits_for_people:
+        from tasks.pull import labels_progress
+        from tasks.push import pushed
+
+        context = planned_context(configuration, run, status.number)
+        status.project_url = pushed(context)["url"]
+        try:
+            status.progress = labels_progress(context)
+        except (UserError, LabelStudioError) as error:
+            status.problems.append(str(error))
+    status.next_command = _next(status, run_folder(configuration))
+
+
+def _next(status: EpochStatus, folder: str) -> str:
+    kinds = [bound.kind for bound in status.flow_runs]
+    if StateType.PAUSED in kinds and status.progress is not None:
+        if status.progress.complete:
+            return "nothing: the gate resumes it within its interval"
+        return f"people judge at {status.project_url}; or d3po proceed {folder} to go on with what there is"
+    if StateType.RUNNING in kinds or StateType.PENDING in kinds or StateType.SCHEDULED in kinds:
+        return f"wait; or, if its process is dead, d3po recover {folder}"
+    ended = [bound for bound in status.flow_runs if bound.kind in (StateType.FAILED, StateType.CRASHED)]
+    if ended:
+        return f"prefect flow-run retry {ended[-1].id}"
+    return "prefect deployment run epoch/epoch -p config=…"

@@ -1,0 +1,36 @@
+"""``d3po status`` on a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.status import STAGES, EpochStatus
+
+__all__ = ["print_status"]
+
+
+def print_status(console: Console, folder: str, epochs: list[EpochStatus]) -> None:
+    """One line an epoch, then what the last one waits for and the next command."""
+    if not epochs:
+        console.print(f"{folder} has no epoch yet\nnext: prefect deployment run epoch/epoch -p config=…")
+        return
+    table = Table("epoch", *STAGES, box=None, pad_edge=False)
+    for status in epochs:
+        table.add_row(str(status.number), *(status.stages[stage] for stage in STAGES))
+    console.print(table)
+    _print_last(console, folder, epochs[-1])
+
+
+def _print_last(console: Console, folder: str, status: EpochStatus) -> None:
+    if status.progress is not None:
+        progress = status.progress
+        console.print(
+            f"people: {progress.given} of {progress.needed} judgements, {len(progress.settled)} groups settled, "
+            f"{len(progress.set_aside)} set aside, {len(progress.open)} open, at {status.project_url}"
+        )
+        for judge, count in sorted(progress.per_judge.items()):
+            console.print(f"  {judge}: {count}")
+    for bound in status.flow_runs:
+        console.print(f"flow run {bound.name} ({bound.id}): {bound.state} {bound.message}".rstrip())
+    for problem in status.problems:
+        console.print(f"[red]problem[/]: {problem}")
+    console.print(f"next: {status.next_command}" if status.next_command else f"next: d3po report {folder}")

@@ -1,0 +1,5 @@
+"""The run folder: what a run computed, on a disk or on S3, and the proof that it is still what was computed.
+
+Knows numpy, zarr, pyarrow and obstore; knows no torch, no Prefect and nothing of the method. Three verbs on an epoch:
+``begin`` an attempt, ``commit`` it, ``fetch`` what is committed (verified). Import the modules, not this package.
+"""

@@ -1,0 +1,194 @@
+"""Parquet tables with explicit schemas, checksummed pages both ways, and a format's name in the file.
+
+One schema per kind of table; a table of another kind or version is refused by name. Joined by ids, never by position.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.documents import digest_of, sha256
+from storage.errors import CorruptDataError, MissingDataError, UnknownFormatError
+from storage.layout import remedy_for
+
+__all__ = [
+    "GROUPS",
+    "JUDGEMENTS",
+    "METRICS",
+    "PAIRS",
+    "PEOPLE",
+    "REFERENCE",
+    "read_rows",
+    "read_table",
+    "rows_digest",
+    "table_format",
+    "write_table",
+]
+
+_FORMAT_KEY = b"format"
+
+
+def _schema(table_format: str, *fields: pa.Field) -> pa.Schema:
+    return pa.schema(fields, metadata={_FORMAT_KEY: table_format.encode()})
+
+
+def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable)
+
+
+JUDGEMENTS = _schema(
+    "d3po-judgements/1",
+    _field("id", pa.string()),
+    _field("group_id", pa.string()),
+    _field("judge", pa.string()),
+    _field("verdict", pa.string()),
+    _field("trajectory_ids", pa.list_(pa.string())),
+    _field("levels", pa.list_(pa.list_(pa.float64()))),
+    _field("updated_at", pa.string()),
+    _field("seconds", pa.float64(), nullable=True),
+)
+"""What was said of each group, one row per judgement. ``levels`` is [k][objectives], higher is better."""
+
+PAIRS = _schema(
+    "d3po-pairs/1",
+    _field("group_id", pa.string()),
+    _field("preferred", pa.string()),
+    _field("dispreferred", pa.string()),
+    _field("target", pa.float64()),
+    _field("votes_preferred", pa.int32()),
+    _field("votes_tie", pa.int32()),
+    _field("votes_dispreferred", pa.int32()),
+)
+"""What is trained on. ``target`` is P(preferred ≻ dispreferred) in [0.5, 1]."""
+
+METRICS = _schema(
+    "d3po-metrics/1",
+    _field("step", pa.int64()),
+    _field("name", pa.string()),
+    _field("value", pa.float64()),
+)
+"""Training and evaluation metrics in long form: one row per optimizer step and name."""
+
+REFERENCE = _schema(
+    "d3po-reference/1",
+    _field("trajectory_id", pa.string()),
+    _field("log_prob", pa.list_(pa.float64())),
+)
+"""The pretrained model's log-probs of the stored actions, [T] nats each, NaN where a step has no density."""
+
+GROUPS = _schema(
+    "d3po-groups/1",
+    _field("trajectory_id", pa.string()),
+    _field("group_id", pa.string()),
+    _field("prompt", pa.string()),
+    _field("seeds", pa.string(), nullable=True),
+    _field("image", pa.string(), nullable=True),
+    _field("image_sha256", pa.string(), nullable=True),
+)
+"""A shard's trajectories: group, prompt, noise addresses, and the PNG's path in the shard with its file's digest."""
+
+PEOPLE = _schema(
+    "d3po-people/1",
+    _field("user", pa.int64()),
+    _field("name", pa.string(), nullable=True),
+    _field("email", pa.string(), nullable=True),
+)
+"""Who the numbers are. Kept outside every digest, and erasable."""
+
+
+def table_format(schema: pa.Schema) -> str:
+    """The name that a schema's files carry, e.g. ``d3po-pairs/1``."""
+    return str((schema.metadata or {}).get(_FORMAT_KEY, b"(none)").decode())
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> None:
+    """Write a table, with a checksum in every page.
+
+    Args:
+        path: The file to write.
+        rows: A dict per row, or a frame; every column of the schema and no other.
+        schema: One of this module's.
+
+    Raises:
+        ValueError: A column is missing, unknown, of another type, or empty where it may not be.
+    """
+    table = _to_arrow(rows, schema)
+    pq.write_table(table, path, write_page_checksum=True)
+
+
+def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    """A table as a frame; columns of lists hold Python lists.
+
+    Raises:
+        MissingDataError: There is no such file.
+        CorruptDataError: It cannot be read, a page's checksum is wrong, or a column is not the schema's.
+        UnknownFormatError: It is a table of another kind or version.
+    """
+    table = _read(path, schema)
+    frame: pd.DataFrame = table.to_pandas()
+    for column in schema:
+        if pa.types.is_list(column.type):
+            frame[column.name] = pd.Series(table[column.name].to_pylist(), dtype=object)
+    return frame
+
+
+def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """A table as a dict of plain Python values per row; raises as ``read_table`` does."""
+    return list(_read(path, schema).to_pylist())
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> str:
+    """The digest of what a table says, whatever the order of its rows and the bytes of its file.
+
+    Raises:
+        ValueError: As ``write_table``, or a value is NaN or infinite.
+    """
+    table = _to_arrow(rows, schema)
+    return sha256("\n".join([table_format(schema), *sorted(digest_of(row) for row in table.to_pylist())]).encode())
+
+
+def _to_arrow(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    kind = table_format(schema)
+    given = [set(rows.columns)] if isinstance(rows, pd.DataFrame) else [set(row) for row in rows]
+    for columns in given:
+        if columns != set(schema.names):
+            raise ValueError(f"A table of {kind} has the columns {schema.names}; got {sorted(columns)}")
+    try:
+        if isinstance(rows, pd.DataFrame):
+            table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(
+                schema.metadata
+            )
+        else:
+            table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+        raise ValueError(f"A row does not fit a table of {kind}: {error}") from None
+    for column in schema:
+        if not column.nullable and table[column.name].null_count:
+            raise ValueError(f"Column {column.name!r} of a table of {kind} must not be empty anywhere")
+    return table
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    expected = table_format(schema)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            found = table_format(file.schema_arrow)
+            if found != expected:
+                raise UnknownFormatError(
+                    f"{path} has format {found!r}; this reads {expected!r}", "use the version of d3po that wrote it"
+                )
+            table = file.read()
+    except FileNotFoundError:
+        raise MissingDataError(f"There is no table {path} (expected format {expected!r})", remedy_for(path)) from None
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptDataError(f"{path} (format {expected!r}) cannot be read: {error}", remedy_for(path)) from None
+    if table.schema.names != schema.names or table.schema.types != schema.types:
+        raise CorruptDataError(
+            f"{path} says it is {expected!r} and has the columns {table.schema.names}; expected {schema.names}",
+            remedy_for(path),
+        )
+    return table

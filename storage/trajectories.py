@@ -1,0 +1,241 @@
+"""Trajectories in zarr and PNG: write a shard, read it back; prompt embeddings; digests of what was computed.
+
+Letters: n trajectories, T denoising steps, C × H × W latents, h × w pixels, L prompt tokens, D text width. One chunk is
+one trajectory and one zarr shard holds all n, written in one assignment; chunks carry crc32c and are not compressed.
+A missing zarr shard would read as its fill value: that is NaN, and NaN latents are refused in both directions.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from PIL import Image
+
+from storage.arrays import TrajectoryArrays, TransitionArrays, problem_of
+from storage.digests import content_digest, image_digest, merge_digests
+from storage.errors import CorruptDataError, MissingDataError
+from storage.files import digest_file
+from storage.layout import GROUPS_FILE, IMAGES_FOLDER, PROMPTS_FILE, TRAJECTORIES_FILE, remedy_for
+from storage.tables import GROUPS, read_rows, write_table
+from storage.zarr_arrays import open_group, read_array, texts, write_array
+
+__all__ = [
+    "PROMPTS_FORMAT",
+    "TRAJECTORIES_FORMAT",
+    "TrajectoryArrays",
+    "TransitionArrays",
+    "content_digest",
+    "image_digest",
+    "read_prompts",
+    "read_shard",
+    "read_transitions",
+    "write_prompts",
+    "write_shard",
+]
+
+TRAJECTORIES_FORMAT = "d3po-trajectories/1"
+PROMPTS_FORMAT = "d3po-prompts/1"
+
+_BFLOAT16_NAN = 0x7FC0
+_LATENT_AXES = ("trajectory", "state", "channel", "height", "width")
+
+
+def write_shard(path: Path, arrays: TrajectoryArrays, images: NDArray[Any] | None) -> dict[str, dict[str, str]]:
+    """Write a shard's ``traj.zarr``, ``groups.parquet`` and ``images/<id>.png`` into a folder.
+
+    Args:
+        path: An attempt's folder.
+        arrays: The trajectories.
+        images: [n, h, w, 3] uint8 RGB of the decoded x_0, or None.
+
+    Returns:
+        Digests of what was computed, by trajectory id: ``trajectories`` and, with images, ``images`` (of the pixels).
+        They do not depend on which trajectories share a shard.
+
+    Raises:
+        ValueError: A latent is NaN, a log-prob is not finite where it has to be, or the images have another shape.
+    """
+    if problem := problem_of(arrays):
+        raise ValueError(f"These trajectories cannot be stored: {problem}")
+    if images is not None and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[::3] != (len(arrays), 3)):
+        raise ValueError(f"images are [{len(arrays)}, h, w, 3] uint8, got {images.shape} {images.dtype}")
+    _write_zarr(path / TRAJECTORIES_FILE, arrays)
+    files = {} if images is None else _write_images(path, arrays.ids, images)
+    rows = [
+        {
+            "trajectory_id": id_,
+            "group_id": group,
+            "prompt": prompt,
+            "seeds": arrays.seeds.get(id_),
+            "image": files.get(id_),
+            "image_sha256": digest_file(path / files[id_]) if id_ in files else None,
+        }
+        for id_, group, prompt in zip(arrays.ids, arrays.group_ids, arrays.prompts, strict=True)
+    ]
+    write_table(path / GROUPS_FILE, rows, GROUPS)
+    content = {"trajectories": {id_: _trajectory_digest(arrays, row) for row, id_ in enumerate(arrays.ids)}}
+    if images is not None:
+        content["images"] = {id_: image_digest(image) for id_, image in zip(arrays.ids, images, strict=True)}
+    return content
+
+
+def read_shard(path: Path, ids: Sequence[str] | None = None) -> TrajectoryArrays:
+    """The trajectories of a shard.
+
+    Args:
+        path: The shard's folder, as ``Epoch.fetch`` gives it.
+        ids: Which, in this order; all of them by default.
+
+    Raises:
+        MissingDataError: A file is gone, or an id is not in this shard.
+        CorruptDataError: A chunk's checksum is wrong, a latent is NaN, or the parts do not fit each other.
+        UnknownFormatError: Another version of the programme wrote it.
+    """
+    group = open_group(path / TRAJECTORIES_FILE, TRAJECTORIES_FORMAT)
+    stored = texts(group, "trajectory_ids")
+    table = {row["trajectory_id"]: row for row in read_rows(path / GROUPS_FILE, GROUPS)}
+    if list(table) != stored:
+        raise CorruptDataError(
+            f"{path}: {GROUPS_FILE} and {TRAJECTORIES_FILE} name other trajectories", remedy_for(path)
+        )
+    wanted = stored if ids is None else list(ids)
+    unknown = sorted(set(wanted) - set(stored))
+    if unknown:
+        raise MissingDataError(
+            f"{path} has no trajectories {unknown[:8]}; it has {stored[0]} … {stored[-1]}", remedy_for(path)
+        )
+    rows = [stored.index(id_) for id_ in wanted]
+    try:
+        arrays = TrajectoryArrays(
+            ids=tuple(wanted),
+            group_ids=tuple(table[id_]["group_id"] for id_ in wanted),
+            prompts=tuple(table[id_]["prompt"] for id_ in wanted),
+            latents=read_array(group, "latents", rows),
+            latents_dtype=str(group.attrs["latents_dtype"]),
+            log_prob=read_array(group, "log_prob", rows),
+            timesteps=read_array(group, "timesteps"),
+            trainable=read_array(group, "trainable"),
+            seeds={id_: table[id_]["seeds"] for id_ in wanted if table[id_]["seeds"] is not None},
+        )
+    except CorruptDataError:
+        raise
+    except ValueError as error:
+        raise CorruptDataError(f"{path / TRAJECTORIES_FILE}: {error}", remedy_for(path)) from None
+    if problem := problem_of(arrays):
+        raise CorruptDataError(f"{path / TRAJECTORIES_FILE}: {problem}", remedy_for(path))
+    return arrays
+
+
+def read_transitions(path: Path, steps: Sequence[int], ids: Sequence[str] | None = None) -> TransitionArrays:
+    """Chosen transitions of a shard's trajectories; raises as ``read_shard`` does.
+
+    Whole trajectories are read, as a trajectory is one chunk.
+
+    Args:
+        path: The shard's folder.
+        steps: [S] places in the trajectory, 0 … T-1.
+        ids: Which trajectories, in this order; all of them by default.
+
+    Raises:
+        ValueError: A step is outside of the trajectory.
+    """
+    whole = read_shard(path, ids)
+    chosen = np.asarray(steps, dtype=np.int64)
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(whole.timesteps)):
+        raise ValueError(f"Steps are 0 … {len(whole.timesteps) - 1}, got {list(steps)}")
+    return TransitionArrays(
+        ids=whole.ids,
+        steps=tuple(int(step) for step in chosen),
+        states=whole.latents[:, chosen],
+        actions=whole.latents[:, chosen + 1],
+        latents_dtype=whole.latents_dtype,
+        log_prob=whole.log_prob[:, chosen],
+        timesteps=whole.timesteps[chosen],
+        trainable=whole.trainable[chosen],
+    )
+
+
+def write_prompts(path: Path, prompts: Sequence[str], embeds: NDArray[Any]) -> dict[str, str]:
+    """Write prompt embeddings, once per prompt, into a folder.
+
+    Args:
+        path: An attempt's folder.
+        prompts: [n] different prompts; ``""`` is the unconditional one.
+        embeds: [n, L, D] float32.
+
+    Returns:
+        ``embeddings``: the digest of what was computed, whatever the order of the prompts.
+
+    Raises:
+        ValueError: Prompts repeat, shapes do not fit, or a value is not finite.
+    """
+    if len(set(prompts)) != len(prompts) or not prompts:
+        raise ValueError(f"Expected one or more different prompts, got {list(prompts)}")
+    if embeds.dtype != np.float32 or embeds.ndim != 3 or len(embeds) != len(prompts):
+        raise ValueError(f"embeds are [{len(prompts)}, L, D] float32, got {embeds.shape} {embeds.dtype}")
+    if not np.isfinite(embeds).all():
+        raise ValueError("Prompt embeddings are finite; got NaN or infinity")
+    group = zarr.create_group(path / PROMPTS_FILE, attributes={"format": PROMPTS_FORMAT, "prompts": list(prompts)})
+    write_array(group, "embeds", embeds, ("prompt", "token", "feature"), np.nan, per_row=True)
+    digests = {
+        prompt: content_digest({"prompt": prompt, "embeds": row}) for prompt, row in zip(prompts, embeds, strict=True)
+    }
+    return {"embeddings": merge_digests(digests)}
+
+
+def read_prompts(path: Path) -> dict[str, NDArray[Any]]:
+    """Prompt embeddings, [L, D] float32 by prompt; raises as ``read_shard`` does."""
+    group = open_group(path / PROMPTS_FILE, PROMPTS_FORMAT)
+    embeds = read_array(group, "embeds")
+    prompts = texts(group, "prompts")
+    if len(prompts) != len(embeds) or not np.isfinite(embeds).all():
+        raise CorruptDataError(
+            f"{path / PROMPTS_FILE} has {len(prompts)} prompts and {len(embeds)} embeddings, of which "
+            f"{int(np.isfinite(embeds).all(axis=(1, 2)).sum())} are finite",
+            remedy_for(path),
+        )
+    return dict(zip(prompts, embeds, strict=True))
+
+
+def _trajectory_digest(arrays: TrajectoryArrays, row: int) -> str:
+    log_prob = arrays.log_prob[row]
+    return content_digest(
+        {
+            "id": arrays.ids[row],
+            "group_id": arrays.group_ids[row],
+            "prompt": arrays.prompts[row],
+            "latents_dtype": arrays.latents_dtype,
+            "latents": arrays.latents[row],
+            "log_prob": np.where(np.isnan(log_prob), np.nan, log_prob),  # one NaN, whatever bits it had
+            "timesteps": arrays.timesteps,
+            "trainable": arrays.trainable,
+        }
+    )
+
+
+def _write_zarr(path: Path, arrays: TrajectoryArrays) -> None:
+    group = zarr.create_group(
+        path,
+        attributes={
+            "format": TRAJECTORIES_FORMAT,
+            "trajectory_ids": list(arrays.ids),
+            "latents_dtype": arrays.latents_dtype,
+        },
+    )
+    absent: float | int = _BFLOAT16_NAN if arrays.latents_dtype == "bfloat16" else np.nan
+    write_array(group, "latents", arrays.latents, _LATENT_AXES, absent, per_row=True)
+    write_array(group, "log_prob", arrays.log_prob, ("trajectory", "step"), np.nan)
+    write_array(group, "timesteps", arrays.timesteps, ("step",), -1)
+    write_array(group, "trainable", arrays.trainable, ("step",), False)
+
+
+def _write_images(path: Path, ids: Sequence[str], images: NDArray[Any]) -> dict[str, str]:
+    """Write a PNG per trajectory; returns their paths within the shard, by id."""
+    (path / IMAGES_FOLDER).mkdir()
+    files = {id_: f"{IMAGES_FOLDER}/{id_}.png" for id_ in ids}
+    for id_, image in zip(ids, images, strict=True):
+        Image.fromarray(image).save(path / files[id_], format="PNG")
+    return files

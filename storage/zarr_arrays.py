@@ -1,0 +1,96 @@
+"""Arrays in zarr groups: created and written at once, and read only where their bytes are really there.
+
+zarr reads a missing, deleted or empty chunk file as the fill value without a word; here that is an error. Chunks carry
+crc32c explicitly, as the default compressor has no checksum.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from storage.errors import CorruptDataError, MissingDataError, UnknownFormatError
+from storage.layout import remedy_for
+
+__all__ = ["open_group", "read_array", "texts", "write_array"]
+
+
+def write_array(
+    group: zarr.Group, name: str, values: NDArray[Any], axes: tuple[str, ...], absent: Any, per_row: bool = False
+) -> None:
+    """Create an array and write all of it at once: in one chunk, or one chunk per row within one shard."""
+    sharding: dict[str, Any] = {"chunks": values.shape}
+    if per_row:
+        sharding = {"chunks": (1, *values.shape[1:]), "shards": values.shape}
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        compressors=[Crc32cCodec()],
+        fill_value=absent,
+        dimension_names=list(axes),
+        config={"write_empty_chunks": True},
+        **sharding,
+    )
+    array[...] = values
+
+
+def open_group(path: Path, expected: str) -> zarr.Group:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            group = zarr.open_group(path, mode="r", zarr_format=3)
+    except FileNotFoundError:
+        raise MissingDataError(
+            f"There is no zarr group {path} (expected format {expected!r})", remedy_for(path)
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptDataError(f"{path} (format {expected!r}) cannot be opened: {error}", remedy_for(path)) from None
+    found = group.attrs.get("format")
+    if found != expected:
+        raise UnknownFormatError(
+            f"{path} has format {found!r}; this reads {expected!r}", "use the version of d3po that wrote it"
+        )
+    return group
+
+
+def read_array(group: zarr.Group, name: str, rows: Sequence[int] | None = None) -> NDArray[Any]:
+    """An array of a group, or rows of it, in the order given. Its one file has to be there: zarr would not mind."""
+    where = Path(str(group.store_path).removeprefix("file://"))
+    try:
+        array = group[name]
+        if not isinstance(array, zarr.Array):
+            raise TypeError("it is no array")
+        stored = where / name / "/".join(["c", *("0" for _ in array.shape)])
+        if not stored.is_file() or stored.stat().st_size == 0:
+            raise MissingDataError(
+                f"{stored} is missing or empty; zarr would read it as {array.fill_value} without a word",
+                remedy_for(where),
+            )
+        if rows is None:
+            return np.asarray(array[...])
+        if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+            return np.asarray(array[rows[0] : rows[0] + len(rows)])
+        return np.asarray(array.oindex[np.asarray(rows)])
+    except KeyError:
+        raise MissingDataError(f"{where} has no array {name!r}", remedy_for(where)) from None
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CorruptDataError(f"{where / name} cannot be read: {error}", remedy_for(where)) from None
+
+
+def texts(group: zarr.Group, name: str) -> list[str]:
+    """A group's attribute that is a list of texts.
+
+    Raises:
+        CorruptDataError: It is not there, or something else.
+    """
+    value = group.attrs.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        where = Path(str(group.store_path).removeprefix("file://"))
+        raise CorruptDataError(f"{where} has no list of texts {name!r}", remedy_for(where))
+    return [str(item) for item in value]

@@ -1,0 +1,93 @@
+"""Simulated annotators: judge by a programmed objective, with a stated error rate, through Label Studio's own API.
+
+They see what people see (the epoch's images, in the presented order) and leave ordinary annotations, so everything
+behind them is exercised as by people. Each answers from (run seed, epoch, group, judge) alone.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from d3po_core.programmed import OBJECTIVES
+from d3po_core.programmed.judges import SimulatedJudge
+from tasks.connection import connect
+from tasks.context import EpochContext
+from tasks.label_studio.client import LabelStudioClient
+from tasks.label_studio.parse import parse_export
+from tasks.label_studio.screens import Screen, result_for
+from tasks.pull import images_of
+from tasks.push import push_plan, pushed
+
+__all__ = ["simulate_annotators"]
+
+
+def simulate_annotators(
+    context: EpochContext, *, objective: str, error_rate: float, judges: int, mark_share: float = 0.5
+) -> dict[str, int]:
+    """Give every open group the judgements it still wants.
+
+    Args:
+        context: An epoch whose comparisons are pushed.
+        objective: The programmed objective that the judges prefer by, higher is better.
+        error_rate: Share of answers (of marks) given the wrong way round, in [0, 1].
+        judges: Distinct users; at least the judgements wanted for a group.
+        mark_share: The share of a group that a ``mark`` judge marks, the worst by the objective.
+
+    Returns:
+        Judge → annotations that were left.
+    """
+    client = connect()
+    push, plan = pushed(context), push_plan(context)
+    wanted = context.configuration.labels.judgements_per_group
+    given: dict[str, set[str]] = defaultdict(set)
+    for judgement in parse_export(client.annotations(push["project"]), plan, push["ls_tasks"]).judgements:
+        given[judgement.group_id].add(judgement.judge)
+    users = _users(client, max(judges, wanted))
+    values = _values(context, objective)
+    left: Counter[str] = Counter()
+    for group_id, order in plan.orders.items():
+        missing = wanted - len(given[group_id])
+        free = [index for index, user in enumerate(users) if f"user:{user}" not in given[group_id]]
+        for index in free[: max(missing, 0)]:
+            judge = SimulatedJudge(
+                name=str(index), run_seed=context.configuration.seed, epoch=context.number, error_rate=error_rate
+            )
+            result = _answer(judge, plan.screen, group_id, order, values, mark_share)
+            for ls_task in push["ls_tasks"][plan.uid(group_id)][:1]:
+                client.annotate(ls_task, result, user=users[index], seconds=1.0)
+            left[f"user:{users[index]}"] += 1
+    return dict(left)
+
+
+def _answer(
+    judge: SimulatedJudge,
+    screen: Screen,
+    group_id: str,
+    order: Sequence[str],
+    values: Mapping[str, float],
+    mark_share: float,
+) -> list[dict]:
+    """What the judge leaves in Label Studio, having seen the images in the presented order."""
+    if screen.kind == "compare":
+        return result_for(screen, verdict=judge.compare(group_id, values[order[0]], values[order[1]]))
+    marked = judge.mark(group_id, {id: values[id] for id in order}, mark_share)
+    return result_for(screen, marked=[order.index(id) for id in marked])
+
+
+def _users(client: LabelStudioClient, count: int) -> list[int]:
+    """The key's own user first, then simulated ones, made where they are missing."""
+    own = client.whoami()
+    emails = [f"simulated-{number}@example.invalid" for number in range(1, count)]
+    known = {user["email"]: user["user"] for user in client.users()}
+    return [own, *(known.get(email) or client.create_user(email) for email in emails)]
+
+
+def _values(context: EpochContext, objective: str) -> dict[str, float]:
+    groups = context.groups()
+    values: dict[str, float] = {}
+    for name in context.plan["shards"]:
+        images = images_of(context, name)
+        prompts = [groups[id.rpartition("-")[0]].prompt for id in images]
+        values |= zip(images, OBJECTIVES[objective](np.stack(list(images.values())), prompts).tolist(), strict=True)
+    return values

@@ -1,0 +1,237 @@
+"""The whole configuration: the method's sections and those of prompts, labels, storage, orchestration, evaluation.
+
+One pydantic tree is the YAML file, the ``--section.field`` options of the command line, the deployment's parameters and
+their JSON schema. Reading it imports neither torch nor Prefect.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
+
+from d3po_core.config import (
+    LoraConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    SamplingConfig,
+    Section,
+    TrainingConfig,
+    frozen_by,
+)
+from tasks.errors import UserError
+
+__all__ = ["Configuration", "changed_fields", "load_configuration", "parse_configuration"]
+
+
+class PromptsConfig(Section):
+    file: str = frozen_by("sampling")
+    """UTF-8 text with one prompt a line, or CSV with a column ``prompt`` (and optionally ``id``)."""
+    groups_per_epoch: int = frozen_by("sampling", 16, ge=1)
+    """Prompts, hence groups, of one epoch; taken in seeded order, none twice until all were used."""
+
+
+class LabelsConfig(Section):
+    source: Literal["people", "programmed"] = frozen_by("labels", "people")
+    """Who judges: people in Label Studio, or a programmed objective that compares values."""
+    screen: Literal["compare", "mark"] = frozen_by("labels", "compare")
+    """compare: two images, the better one; mark: k images, the bad ones."""
+    mark_choice: str = frozen_by("labels", "deformed", pattern=r"^[a-z][a-z0-9_ -]{0,30}$")
+    """The word on the mark screen's choice."""
+    instructions: str = frozen_by("labels", "", max_length=4000)
+    """What the annotators read before they begin; empty: the screen's own text."""
+    pixelated: bool = frozen_by("labels", False)
+    """Enlarge with hard pixel edges, for images of a few dozen pixels."""
+    judgements_per_group: int = frozen_by("labels", 1, ge=1)
+    """Distinct people whose judgements settle a group."""
+    max_skips: int = frozen_by("labels", 2, ge=1)
+    """Distinct people whose skips set a group aside."""
+    objective: str = frozen_by("labels", "jpeg_compressibility")
+    """The programmed objective: the judge of ``source: programmed``, and what simulated annotators go by."""
+    document_root: str | None = frozen_by("free", None)
+    """Label Studio's local-files document root; empty: the storage root. Where images lie on S3, they are mirrored below it."""
+
+
+class StorageConfig(Section):
+    root: str = frozen_by("free", "runs")
+    """Where run folders live: a path or ``s3://bucket/prefix``."""
+
+
+class OrchestrationConfig(Section):
+    groups_per_shard: int = frozen_by("sampling", 16, ge=1)
+    """Groups that are committed and read together."""
+    threads: int = frozen_by("free", 2, ge=1)
+    """CPU threads of each computing process; results are bit-identical only for equal numbers."""
+    training_processes: int = frozen_by("free", 1, ge=1)
+    """Ranks of the training (torchrun)."""
+    shard_retries: int = frozen_by("free", 1, ge=0)
+    """How often Prefect retries a shard by itself."""
+
+
+class EvaluationConfig(Section):
+    prompts: str | None = frozen_by("free", None)
+    """Held-out prompts for the before/after figures; empty: no evaluation."""
+    objectives: tuple[str, ...] = frozen_by("free", ("jpeg_compressibility",))
+    """Programmed objectives that are measured on the held-out images."""
+
+
+class Configuration(Section):
+    """One run: everything that decides what is computed, and where."""
+
+    run: str = frozen_by("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """The run's name, which is its folder's name."""
+    seed: int = frozen_by("run", 0, ge=0, lt=2**63)
+    """The run seed: part of every random number's address."""
+    model: ModelConfig
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    prompts: PromptsConfig
+    labels: LabelsConfig = Field(default_factory=LabelsConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+    orchestration: OrchestrationConfig = Field(default_factory=OrchestrationConfig)
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _run_is_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "Configuration":
+        if self.sampling.eta == 0:
+            raise ValueError(
+                "sampling.eta is 0, expected 0 < η ≤ 1: without noise a step has no density, so there is nothing to "
+                "train on. Set sampling.eta: 1.0"
+            )
+        if self.labels.source == "people" and self.labels.screen == "compare" and self.sampling.group_size != 2:
+            raise ValueError(
+                f"labels.screen is compare, which shows 2 images, but sampling.group_size is {self.sampling.group_size}. "
+                "Set sampling.group_size: 2, or labels.screen: mark"
+            )
+        if not self.sampling.shared_initial_noise:
+            raise ValueError("objective.kind d3po compares images of one x_T. Set sampling.shared_initial_noise: true")
+        return self
+
+    def section_of_class(self, frozen: str) -> dict[str, Any]:
+        """The fields of one class of change, flat: ``{"sampling.group_size": 2, …}``, JSON-compatible."""
+        values = self.model_dump(mode="json")
+        return {path: _lookup(values, path) for path, kind in field_classes(type(self)) if kind == frozen}
+
+
+class _CommandLine(BaseSettings, Configuration):
+    """The same tree, read from ``--section.field`` options."""
+
+
+def field_classes(model: type[Section], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each leaf field of a configuration with its class of change.
+
+    Raises:
+        TypeError: A field belongs to no class.
+    """
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from field_classes(field.annotation, f"{prefix}{name}.")
+            continue
+        extra = field.json_schema_extra
+        if not isinstance(extra, dict) or "frozen_by" not in extra:
+            raise TypeError(f"{prefix}{name} says no class of change")
+        yield f"{prefix}{name}", str(extra["frozen_by"])
+
+
+def changed_fields(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """Readable differences of two flat dictionaries, one line a field."""
+    return [
+        f"{path}: was {before.get(path, 'not set')!r}, is {now.get(path, 'not set')!r}"
+        for path in sorted({*now, *before})
+        if now.get(path) != before.get(path)
+    ]
+
+
+def load_configuration(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Configuration:
+    """A configuration from a YAML file or an object, with ``--section.field value`` options on top.
+
+    Raises:
+        UserError: No such file, no YAML, an unknown or a wrong field; the message names each.
+    """
+    if isinstance(source, Mapping):
+        values, where = dict(source), "the given object"
+    else:
+        values, where = _read_yaml(Path(source)), str(source)
+    return parse_configuration(_merged(values, _parse_overrides(overrides)), where)
+
+
+def parse_configuration(values: Mapping[str, Any], where: str) -> Configuration:
+    """Validate plain values.
+
+    Raises:
+        UserError: Naming each field that is unknown, missing or wrong, and ``where`` it was read.
+    """
+    try:
+        return Configuration.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(
+            f"{where} is not a valid configuration:\n" + "\n".join(_explain(item) for item in error.errors()),
+            remedy="mend the fields named above; 'd3po schema' lists every field with its meaning",
+        ) from None
+
+
+def _explain(item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"  {path}: no such field{_suggestion(path)}"
+    if item["type"] == "missing":
+        return f"  {path}: missing, and it has no default"
+    message = item["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
+    return f"  {path or 'configuration'}: {message}{found}"
+
+
+def _suggestion(path: str) -> str:
+    import difflib
+
+    known = [name for name, _ in field_classes(Configuration)]
+    close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"no configuration file at {path} (looked from {Path.cwd()})", remedy="ls configs/")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not readable YAML: {error}", remedy="mend the file, then run the command again"
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path} holds {type(values).__name__}, expected a mapping of fields", remedy="see configs/demo.yaml"
+        )
+    return values
+
+
+def _parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    if not arguments:
+        return {}
+    try:
+        return CliSettingsSource(_CommandLine, cli_parse_args=list(arguments), cli_exit_on_error=False)()
+    except SettingsError as error:
+        raise UserError(f"cannot read the options {' '.join(arguments)}: {error}", remedy="d3po schema") from None
+
+
+def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def _lookup(values: Mapping[str, Any], path: str) -> Any:
+    for part in path.split("."):
+        values = values[part]
+    return values

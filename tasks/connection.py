@@ -1,0 +1,38 @@
+"""Where Label Studio is and with which key: from the environment, or from a Prefect secret block; never from a file."""
+
+import os
+
+from tasks.errors import UserError
+from tasks.label_studio.client import LabelStudioClient
+
+__all__ = ["SECRET_BLOCK", "connect"]
+
+SECRET_BLOCK = "label-studio-api-key"
+
+
+def connect() -> LabelStudioClient:
+    """A client that has been answered.
+
+    Raises:
+        UserError: The address or the key is not given.
+        LabelStudioError: The server does not answer, or does not take the key.
+    """
+    url = os.environ.get("LABEL_STUDIO_URL")
+    if not url:
+        raise UserError(
+            "LABEL_STUDIO_URL is not set, expected the server's address, e.g. http://127.0.0.1:8080",
+            remedy="d3po services up, or export LABEL_STUDIO_URL=…",
+        )
+    return LabelStudioClient.connect(url, os.environ.get("LABEL_STUDIO_API_KEY") or _key_from_block())
+
+
+def _key_from_block() -> str:
+    from prefect.blocks.system import Secret
+
+    try:
+        return Secret.load(SECRET_BLOCK).get()
+    except ValueError:
+        raise UserError(
+            f"neither LABEL_STUDIO_API_KEY nor a Prefect secret block named {SECRET_BLOCK} is set",
+            remedy=f"export LABEL_STUDIO_API_KEY=…, or prefect block create secret, named {SECRET_BLOCK}",
+        ) from None

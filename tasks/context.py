@@ -1,0 +1,144 @@
+"""What every task of an epoch needs: the configuration, the run's folder and the epoch's number."""
+
+from dataclasses import dataclass
+
+from d3po_core.records import Group
+from storage.epoch import Epoch
+from storage.errors import ConfigurationChangedError
+from storage.layout import epoch_key
+from storage.run import Run
+from tasks.config import Configuration, StorageConfig, changed_fields
+from tasks.errors import UserError
+
+__all__ = ["EpochContext", "check_model", "create_run", "found_run", "open_run", "planned_context", "run_folder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochContext:
+    """One epoch of one run, as the tasks pass it on: small, and without any array."""
+
+    configuration: Configuration
+    run: Run
+    number: int
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch's folder."""
+        return self.run.epoch(self.number)
+
+    @property
+    def epoch_key(self) -> str:
+        """``epochs/0003``: the epoch's folder within the run's."""
+        return epoch_key(self.number)
+
+    @property
+    def plan(self) -> dict:
+        """The committed plan.
+
+        Raises:
+            UserError: The epoch has none yet.
+        """
+        plan = self.epoch.plan()
+        if plan is None:
+            raise UserError(
+                f"epoch {self.number} of {run_folder(self.configuration)} has no plan yet",
+                remedy="d3po run CONFIG starts it",
+            )
+        return plan
+
+    def groups(self) -> dict[str, Group]:
+        """The planned groups by id."""
+        return {group["id"]: Group(**group) for group in self.plan["groups"]}
+
+    @property
+    def uid_prefix(self) -> str:
+        """``<run_id>/<epoch>``: the Label Studio project's key, and what every uid starts with."""
+        return f"{self.run.info['run_id']}/{self.number}"
+
+
+def run_folder(configuration: Configuration) -> str:
+    """The run's folder as an operator types it."""
+    return f"{configuration.storage.root.rstrip('/')}/{configuration.run}"
+
+
+def found_run(folder: str) -> tuple[Configuration, Run]:
+    """The run in a folder, with the configuration that it was made with.
+
+    Args:
+        folder: The run's folder as typed, e.g. ``runs/demo`` or ``s3://bucket/runs/demo``.
+
+    Raises:
+        MissingDataError: There is no run.
+    """
+    root, _, name = folder.rstrip("/").rpartition("/")
+    run = Run.open(root or ".", name)
+    configuration = Configuration.model_validate(run.info["configuration"])
+    return configuration.model_copy(update={"storage": StorageConfig(root=root or "."), "run": name}), run
+
+
+def planned_context(configuration: Configuration, run: Run, number: int) -> EpochContext:
+    """An epoch with its sampling and labels fields as its plan froze them, whatever the configuration says now."""
+    plan = run.epoch(number).plan()
+    if plan is not None:
+        values = configuration.model_dump(mode="json")
+        for path, value in plan["frozen"].items():
+            *sections, field = path.split(".")
+            place = values
+            for section in sections:
+                place = place[section]
+            place[field] = value
+        configuration = Configuration.model_validate(values)
+    return EpochContext(configuration=configuration, run=run, number=number)
+
+
+def open_run(configuration: Configuration) -> Run:
+    """The existing run, after comparing what must not change.
+
+    Raises:
+        ConfigurationChangedError: Fields of class ``run`` differ from run.json; the message lists them.
+        MissingDataError: No such run.
+    """
+    run = Run.open(configuration.storage.root, configuration.run)
+    before = Configuration.model_validate(run.info["configuration"]).section_of_class("run")
+    changes = changed_fields(configuration.section_of_class("run"), before)
+    if changes:
+        raise ConfigurationChangedError(
+            f"{run_folder(configuration)} was made with another configuration:\n  " + "\n  ".join(changes),
+            remedy="put these fields back, or choose another name with --run NAME",
+        )
+    return run
+
+
+def create_run(configuration: Configuration) -> Run:
+    """The run's folder, made on first use and compared with the configuration afterwards."""
+    from d3po_core.policy import model_digest
+
+    if not Run.exists(configuration.storage.root, configuration.run):
+        Run.create(
+            configuration.storage.root,
+            configuration.run,
+            {
+                "configuration": configuration.model_dump(mode="json"),
+                "model_digest": model_digest(configuration.model.path, configuration.model.revision),
+            },
+        )
+    run = open_run(configuration)
+    check_model(configuration, run)
+    return run
+
+
+def check_model(configuration: Configuration, run: Run) -> None:
+    """Refuse to go on with other weights than the run began with.
+
+    Raises:
+        ConfigurationChangedError: The model's files have another digest.
+    """
+    from d3po_core.policy import model_digest
+
+    found = model_digest(configuration.model.path, configuration.model.revision)
+    if found != run.info["model_digest"]:
+        raise ConfigurationChangedError(
+            f"the model at {configuration.model.path} has digest {found[:16]}…, but {run_folder(configuration)} was "
+            f"made with {run.info['model_digest'][:16]}…: its files have changed",
+            remedy="put the model's files back, or start another run with --run NAME",
+        )

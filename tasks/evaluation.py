@@ -1,0 +1,117 @@
+"""Held-out images of a policy: fixed prompts, fixed noise (addresses without an epoch), programmed objectives.
+
+Before and after an epoch see the same prompts and the same noise, so their difference is the adapter's alone and its
+standard error is the paired one.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from d3po_core.policy import Policy
+from d3po_core.programmed import OBJECTIVES
+from d3po_core.records import Group
+from d3po_core.rollout import rollout
+from tasks.context import EpochContext
+from tasks.policies import policy_for, starting_state, state_after
+from tasks.prompts import read_prompts
+
+__all__ = ["Comparison", "HeldOut", "compare", "evaluate_epoch"]
+
+EVALUATION_FORMAT = "d3po-evaluation/1"
+PROMPTS_PER_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """One policy's held-out images and what the objectives say of them."""
+
+    prompts: tuple[str, ...]
+    images: np.ndarray
+    """[N, height, width, 3] uint8."""
+    values: dict[str, list[float]]
+    """Objective → [N], higher is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One objective before and after an epoch, over the same prompts and noise."""
+
+    objective: str
+    before: float
+    after: float
+    difference: float
+    standard_error: float
+    """Of the mean paired difference: sample standard deviation / √N."""
+    prompts: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.objective}: {self.before:.4f} before, {self.after:.4f} after, difference {self.difference:+.4f} "
+            f"± {self.standard_error:.4f} (paired standard error, {self.prompts} held-out prompts)"
+        )
+
+
+def evaluate_epoch(context: EpochContext) -> tuple[HeldOut, HeldOut]:
+    """The held-out images before and after the epoch's training.
+
+    An epoch's "before" is what its parent ended with; it is computed again rather than trusted from a derived file.
+    """
+    policy = policy_for(context.configuration)
+    before = starting_state(context)
+    if before is not None:
+        policy.load_lora_state(before.lora)
+    first = _held_out(context, policy)
+    policy.load_lora_state(state_after(context, context.number).lora)
+    return first, _held_out(context, policy)
+
+
+def compare(before: HeldOut, after: HeldOut) -> list[Comparison]:
+    """Each objective's paired difference."""
+    return [_paired(name, np.array(before.values[name]), np.array(after.values[name])) for name in before.values]
+
+
+def to_json(comparisons: list[Comparison], before: HeldOut, after: HeldOut) -> str:
+    """What the report keeps: every single value, so that other statistics can be made of it."""
+    return json.dumps(
+        {
+            "format": EVALUATION_FORMAT,
+            "comparisons": [asdict(item) for item in comparisons],
+            "prompts": before.prompts,
+            "before": before.values,
+            "after": after.values,
+        },
+        indent=1,
+    )
+
+
+def _held_out(context: EpochContext, policy: Policy) -> HeldOut:
+    configuration = context.configuration
+    prompts = read_prompts(configuration.evaluation.prompts)
+    groups = [Group(id=f"e{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
+    distinct = sorted({*prompts, ""})
+    embeds = dict(zip(distinct, policy.encode(distinct), strict=True))
+    batches = [groups[start : start + PROMPTS_PER_BATCH] for start in range(0, len(groups), PROMPTS_PER_BATCH)]
+    one_each = configuration.sampling.model_copy(update={"group_size": 1})
+    generated = rollout(policy, batches, one_each, run_seed=configuration.seed, epoch=None, embeds=embeds)
+    images = np.concatenate([batch.images for batch in generated])
+    return HeldOut(
+        prompts=tuple(prompts),
+        images=images,
+        values={name: OBJECTIVES[name](images, prompts).tolist() for name in configuration.evaluation.objectives},
+    )
+
+
+def _paired(name: str, before: np.ndarray, after: np.ndarray) -> Comparison:
+    difference = after - before
+    return Comparison(
+        objective=name,
+        before=float(before.mean()),
+        after=float(after.mean()),
+        difference=float(difference.mean()),
+        standard_error=float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        if len(difference) > 1
+        else float("nan"),
+        prompts=len(difference),
+    )

@@ -1,0 +1,114 @@
+"""The adapter as plain diffusers loads it, with a model card and the thread back to its run."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tasks.context import EpochContext, run_folder
+from tasks.errors import UserError
+from tasks.policies import policy_for, state_after
+
+__all__ = ["PROVENANCE", "PROVENANCE_FORMAT", "export_adapter", "export_into_run", "lora_digest"]
+
+PROVENANCE = "provenance.json"
+PROVENANCE_FORMAT = "d3po-provenance/1"
+
+
+def export_adapter(context: EpochContext, folder: Path) -> Path:
+    """Write ``pytorch_lora_weights.safetensors``, ``README.md`` and ``provenance.json`` of a sealed epoch.
+
+    Raises:
+        UserError: The epoch is not sealed.
+    """
+    seal = context.epoch.seal()
+    if seal is None:
+        raise UserError(
+            f"epoch {context.number} of {run_folder(context.configuration)} is not sealed, so it has no adapter yet",
+            remedy=f"d3po status {run_folder(context.configuration)}",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    policy = policy_for(context.configuration)
+    state = state_after(context, context.number)
+    policy.load_lora_state(state.lora)
+    policy.export_adapter(folder)
+    (folder / "README.md").write_text(_card(context, seal), encoding="utf-8")
+    provenance = {
+        "format": PROVENANCE_FORMAT,
+        "run_folder": run_folder(context.configuration),
+        "run_id": context.run.info["run_id"],
+        "epoch": context.number,
+        "content_digest": seal["digest"],
+        "lora": lora_digest(context, folder),
+    }
+    (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1))
+    return folder
+
+
+def export_into_run(context: EpochContext) -> None:
+    """Write the adapter into the epoch's own folder; it can be written again from the sealed training at any time."""
+    with tempfile.TemporaryDirectory(prefix="d3po-export-") as folder:
+        for file in sorted(export_adapter(context, Path(folder)).iterdir()):
+            context.epoch.write_aside(f"adapter/{file.name}", file.read_bytes())
+
+
+def lora_digest(context: EpochContext, folder: Path) -> str:
+    """sha256 over names and bytes of an exported adapter's tensors.
+
+    Raises:
+        UserError: They are not those of the epoch's sealed training.
+    """
+    file = folder / "pytorch_lora_weights.safetensors"
+    if not file.is_file():
+        raise UserError(f"no adapter at {file}", remedy="d3po export RUN FOLDER")
+    exported = load_file(file)
+    sealed = state_after(context, context.number).lora
+    found, expected = _tensor_bytes(exported), _tensor_bytes(sealed)
+    if found != expected:
+        raise UserError(
+            f"the tensors of {file} are not those that epoch {context.number} of "
+            f"{run_folder(context.configuration)} ended with",
+            remedy="do not use this adapter; d3po export writes the run's own",
+        )
+    return hashlib.sha256(b"".join(sorted(found))).hexdigest()
+
+
+def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> list[bytes]:
+    """The tensors as bytes in an order of their own: the export renames them, it changes no value."""
+    return sorted(tensor.contiguous().numpy().tobytes() for tensor in tensors.values())
+
+
+def _card(context: EpochContext, seal: dict) -> str:
+    configuration = context.configuration
+    pull, plan = context.epoch.latest("pull"), context.epoch.latest("train-plan")
+    return f"""---
+base_model: {configuration.model.path}
+library_name: diffusers
+tags: [lora, text-to-image, d3po, human-feedback]
+---
+# {configuration.run}, epoch {context.number}
+
+A LoRA adapter trained from preferences with D3PO (Yang et al., CVPR 2024), without a reward model.
+
+    pipe = StableDiffusionPipeline.from_pretrained("{configuration.model.path}")
+    pipe.load_lora_weights("this folder")
+
+| | |
+|---|---|
+| base model | `{configuration.model.path}`{f" at `{configuration.model.revision}`" if configuration.model.revision else ""} |
+| digest of the base model | `{context.run.info["model_digest"]}` |
+| rank, alpha, modules | {configuration.lora.rank}, {configuration.lora.alpha:g}, {", ".join(configuration.lora.target_modules)} |
+| judged by | {configuration.labels.source} |
+| judgements | {pull.details.get("judgements", 0)} |
+| pairs trained on in this epoch | {plan.details.get("pairs", 0)} |
+| epochs behind it | {context.number + 1} |
+| objective | {configuration.objective.kind}, β {configuration.objective.beta:g}, {configuration.objective.reduction}, clip {configuration.objective.ratio_clip} |
+| sampled with | T {configuration.sampling.num_inference_steps}, η {configuration.sampling.eta:g}, w {configuration.sampling.guidance_scale:g} |
+| run id, seal | `{context.run.info["run_id"]}`, `{seal["digest"]}` |
+
+`provenance.json` names the run; `d3po audit` of this folder follows it to every judgement and seed.
+"""

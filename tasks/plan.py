@@ -1,0 +1,100 @@
+"""The plan of an epoch: its groups, generation batches and shards, fixed before anything is computed.
+
+The plan decides every random number's address and every batch's shape, so whatever is generated from it, in however
+many attempts, is the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from storage.errors import ConfigurationChangedError
+from storage.run import Run
+from tasks.config import changed_fields
+from tasks.context import EpochContext, run_folder
+from tasks.errors import UserError
+from tasks.prompts import epoch_prompts, read_prompts
+
+__all__ = ["PLAN_FORMAT", "adapter_in", "make_plan", "planned_megabytes"]
+
+PLAN_FORMAT = "d3po-plan/1"
+
+
+def make_plan(context: EpochContext) -> dict[str, Any]:
+    """The epoch's plan: the committed one where there is one, else a new one, committed.
+
+    Raises:
+        ConfigurationChangedError: The epoch was planned with other sampling or labels fields.
+        UserError: Prompts that cannot be used.
+    """
+    existing = context.epoch.plan()
+    if existing is not None:
+        _refuse_changes(context, existing)
+        return existing
+    configuration = context.configuration
+    prompts = epoch_prompts(
+        read_prompts(configuration.prompts.file),
+        seed=configuration.seed,
+        used=sum(len(context.run.epoch(n).plan()["groups"]) for n in range(context.number)),
+        count=configuration.prompts.groups_per_epoch,
+    )
+    groups = [{"id": f"g{index:06d}", "index": index, "prompt": prompt} for index, prompt in enumerate(prompts)]
+    batches = _chunks([group["id"] for group in groups], configuration.sampling.groups_per_batch)
+    batches_per_shard = max(1, configuration.orchestration.groups_per_shard // configuration.sampling.groups_per_batch)
+    return context.epoch.create_plan(
+        {
+            "format": PLAN_FORMAT,
+            "epoch": context.number,
+            "run_id": context.run.info["run_id"],
+            "frozen": _frozen_fields(context),
+            "adapter_in": adapter_in(context.run, context.number),
+            "groups": groups,
+            "shards": {f"shard-{index:06d}": shard for index, shard in enumerate(_chunks(batches, batches_per_shard))},
+        }
+    )
+
+
+def adapter_in(run: Run, number: int) -> dict[str, Any] | None:
+    """What an epoch starts from: the parent's epoch and its training's digest; None for the first epoch.
+
+    Raises:
+        UserError: The parent epoch is not sealed.
+    """
+    if number == 0:
+        return None
+    parent = run.epoch(number - 1)
+    commit = parent.latest("train")
+    if parent.seal() is None or commit is None:
+        raise UserError(
+            f"epoch {number} continues epoch {number - 1}, which is not sealed",
+            remedy="d3po status RUN_FOLDER shows what it waits for",
+        )
+    return {"epoch": number - 1, "train": commit.digest}
+
+
+def planned_megabytes(context: EpochContext, latent_shape: Sequence[int], image_size: int) -> float:
+    """Megabytes (10^6 bytes) that the epoch's trajectories and images take, images at 1.5 bytes a pixel."""
+    sampling = context.configuration.sampling
+    images = context.configuration.prompts.groups_per_epoch * sampling.group_size
+    channels, height, width = latent_shape
+    bytes_per_value = 4 if sampling.latent_dtype == "float32" else 2
+    latents = (sampling.num_inference_steps + 1) * channels * height * width * bytes_per_value
+    return images * (latents + 1.5 * image_size**2) / 1e6
+
+
+def _frozen_fields(context: EpochContext) -> dict[str, Any]:
+    configuration = context.configuration
+    return configuration.section_of_class("sampling") | configuration.section_of_class("labels")
+
+
+def _refuse_changes(context: EpochContext, plan: dict[str, Any]) -> None:
+    changes = changed_fields(_frozen_fields(context), plan["frozen"])
+    if changes:
+        raise ConfigurationChangedError(
+            f"epoch {context.number} of {run_folder(context.configuration)} was planned with other values:\n  "
+            + "\n  ".join(changes),
+            remedy="put these fields back until the epoch is sealed; the next epoch may have new ones",
+        )
+
+
+def _chunks(items: Sequence[Any], size: int) -> list[list[Any]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]

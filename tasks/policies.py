@@ -1,0 +1,60 @@
+"""The policy of this process: loaded once, given the adapter that a task needs.
+
+One policy per process and device: the adapter's state is the module's, so two tasks must not compute at once. The flows
+see to that with a single worker thread.
+"""
+
+import torch
+
+from d3po_core.checkpoint import CheckpointState
+from d3po_core.devices import use_threads
+from d3po_core.policy import Policy
+from tasks.config import Configuration
+from tasks.context import EpochContext
+
+__all__ = ["policy_at_start", "policy_for", "starting_state", "state_after"]
+
+_loaded: tuple[str, Policy, dict[str, torch.Tensor]] | None = None
+"""What it was loaded for, the policy, and its adapter as initialised."""
+
+
+def policy_for(configuration: Configuration) -> Policy:
+    """The process's policy with its adapter as initialised from the run seed."""
+    global _loaded
+    threads = configuration.orchestration.threads
+    key = f"{threads} {configuration.model_dump_json(include={'model', 'sampling', 'lora', 'seed'})}"
+    if _loaded is None or _loaded[0] != key:
+        _loaded = None
+        policy = Policy.load(
+            configuration.model,
+            configuration.sampling,
+            configuration.lora,
+            threads=threads,
+            lora_seed=configuration.seed,
+        )
+        _loaded = (key, policy, policy.lora_state())
+    policy = _loaded[1]
+    use_threads(threads)
+    policy.load_lora_state(_loaded[2])
+    return policy
+
+
+def policy_at_start(context: EpochContext) -> Policy:
+    """The policy that samples this epoch: the parent epoch's, or the pretrained model with a fresh adapter."""
+    policy = policy_for(context.configuration)
+    state = starting_state(context)
+    if state is not None:
+        policy.load_lora_state(state.lora)
+    return policy
+
+
+def starting_state(context: EpochContext) -> CheckpointState | None:
+    """The parent epoch's sealed training state; None for the first epoch."""
+    parent = context.plan["adapter_in"]
+    return None if parent is None else state_after(context, parent["epoch"])
+
+
+def state_after(context: EpochContext, number: int) -> CheckpointState:
+    """The training state that epoch ``number`` ended with."""
+    epoch = context.run.epoch(number)
+    return CheckpointState.load(epoch.fetch(epoch.latest("train")))

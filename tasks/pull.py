@@ -1,0 +1,169 @@
+"""What was said of an epoch's groups: progress while people judge, then the export, frozen, as judgements."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from d3po_core.programmed import OBJECTIVES
+from d3po_core.programmed.judges import programmed_judgement
+from d3po_core.records import Judgement
+from storage.layout import IMAGES_FOLDER
+from storage.tables import JUDGEMENTS, PEOPLE, read_rows, write_table
+from tasks.connection import connect
+from tasks.context import EpochContext
+from tasks.label_studio.parse import ParsedAnnotations, parse_export, read_export
+from tasks.log import logger
+from tasks.progress import Progress, progress
+from tasks.push import push_plan, pushed
+
+__all__ = ["images_of", "judge_by_programme", "judgements_of", "labels_complete", "labels_progress", "pull"]
+
+
+def labels_progress(context: EpochContext) -> Progress:
+    """How far the people are, from validated judgements: the one answer for the gate, the flow and ``status``."""
+    client = connect()
+    project = pushed(context)["project"]
+    client.check_screen(project, push_plan(context).screen)
+    return _progress(context, _parse(context, client.annotations(project)))
+
+
+def labels_complete(context: EpochContext, progress: Progress) -> bool:
+    """Whether the epoch may go on: every group is settled, or somebody said to proceed with what there is."""
+    return progress.complete or bool(context.epoch.notes("proceed"))
+
+
+@task(name="pull", cache_policy=NO_CACHE, persist_result=False)
+def pull(context: EpochContext) -> dict[str, int]:
+    """Freeze the judgements: the raw export, the validated table, and what was set aside with its reasons."""
+    epoch = context.epoch
+    if epoch.latest("pull") is None:
+        client = connect()
+        project = pushed(context)["project"]
+        client.check_screen(project, push_plan(context).screen)
+        attempt = epoch.begin("pull")
+        client.export(project, attempt.path / "export.json.gz")
+        parsed = _parse(context, read_export(attempt.path / "export.json.gz"))
+        done = _progress(context, parsed)
+        _write_judgements(attempt.path, parsed.judgements)
+        (attempt.path / "set-aside.json").write_text(_set_aside(parsed, done))
+        details = {
+            "judgements": len(parsed.judgements),
+            "skips": len(parsed.skips),
+            "set_aside": len(parsed.set_aside),
+            "drafts": parsed.drafts,
+            "groups_settled": len(done.settled),
+            "groups_open": len(done.open),
+        }
+        epoch.commit(attempt, details)
+        write_table(attempt.path.parent / f"people-{attempt.id}.parquet", client.people(project), PEOPLE)
+        people = attempt.path.parent / f"people-{attempt.id}.parquet"
+        epoch.write_aside("labels/people.parquet", people.read_bytes())
+        people.unlink()
+        _report(parsed)
+    return dict(epoch.latest("pull").details)
+
+
+@task(name="judge", cache_policy=NO_CACHE, persist_result=False)
+def judge_by_programme(context: EpochContext) -> dict[str, int]:
+    """Judgements by the programmed objective, through the same table as people's."""
+    epoch = context.epoch
+    if epoch.latest("pull") is None:
+        labels = context.configuration.labels
+        groups, size = context.groups(), context.configuration.sampling.group_size
+        judgements = []
+        for name in context.plan["shards"]:
+            images = images_of(context, name)
+            ids = list(images)
+            values = OBJECTIVES[labels.objective](
+                np.stack(list(images.values())), [groups[id.rpartition("-")[0]].prompt for id in ids]
+            )
+            value_of = dict(zip(ids, values.tolist(), strict=True))
+            for group_id in dict.fromkeys(id.rpartition("-")[0] for id in ids):
+                trajectories = groups[group_id].trajectory_ids(size)
+                judgements.append(
+                    programmed_judgement(
+                        group_id, trajectories, {labels.objective: [value_of[id] for id in trajectories]}, _now()
+                    )
+                )
+        attempt = epoch.begin("pull")
+        _write_judgements(attempt.path, judgements)
+        epoch.commit(attempt, {"judgements": len(judgements), "source": "programmed"})
+    return dict(epoch.latest("pull").details)
+
+
+def judgements_of(context: EpochContext) -> list[Judgement]:
+    """The frozen judgements of the epoch."""
+    rows = read_rows(context.epoch.fetch(context.epoch.latest("pull"), "judgements.parquet"), JUDGEMENTS)
+    return [
+        Judgement(**row | {"trajectory_ids": tuple(row["trajectory_ids"]), "levels": tuple(map(tuple, row["levels"]))})
+        for row in rows
+    ]
+
+
+def images_of(context: EpochContext, name: str) -> dict[str, np.ndarray]:
+    """Trajectory id → [height, width, 3] uint8, of one committed shard, in id order."""
+    commit = context.epoch.latest(name)
+    folder = context.epoch.fetch(commit)
+    files = sorted(Path(folder, file) for file in commit.files if file.startswith(f"{IMAGES_FOLDER}/"))
+    return {file.stem: np.asarray(Image.open(file).convert("RGB")) for file in files}
+
+
+def _parse(context: EpochContext, records: Iterable[dict[str, Any]]) -> ParsedAnnotations:
+    return parse_export(records, push_plan(context), pushed(context)["ls_tasks"])
+
+
+def _progress(context: EpochContext, parsed: ParsedAnnotations) -> Progress:
+    labels = context.configuration.labels
+    return progress(
+        context.groups(),
+        parsed.judgements,
+        parsed.skips,
+        judgements_per_group=labels.judgements_per_group,
+        max_skips=labels.max_skips,
+    )
+
+
+def _write_judgements(folder: Path, judgements: Iterable[Judgement]) -> None:
+    rows = [
+        {
+            "id": item.id,
+            "group_id": item.group_id,
+            "judge": item.judge,
+            "verdict": item.verdict,
+            "trajectory_ids": list(item.trajectory_ids),
+            "levels": [list(level) for level in item.levels],
+            "updated_at": item.updated_at,
+            "seconds": item.seconds,
+        }
+        for item in judgements
+    ]
+    write_table(folder / "judgements.parquet", rows, JUDGEMENTS)
+
+
+def _set_aside(parsed: ParsedAnnotations, done: Progress) -> str:
+    body = {
+        "format": "d3po-set-aside/1",
+        "annotations": [{"id": item.id, "reason": item.reason, "group": item.group} for item in parsed.set_aside],
+        "groups_skipped": sorted(done.set_aside),
+        "groups_open": sorted(done.open),
+        "drafts": parsed.drafts,
+    }
+    return json.dumps(body, indent=1)
+
+
+def _report(parsed: ParsedAnnotations) -> None:
+    reasons = Counter(item.reason for item in parsed.set_aside)
+    for reason, count in reasons.most_common():
+        logger().warning("%d annotations were set aside: %s", count, reason)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,51 @@
+"""The pretrained model's log-probs of an epoch's actions, once per image, where the objective holds to that model."""
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from d3po_core.reference import reference_log_probs
+from d3po_core.training import default_micro_batch
+from storage.tables import REFERENCE, read_rows, rows_digest, write_table
+from tasks.context import EpochContext
+from tasks.policies import policy_at_start
+from tasks.source import StoredTrajectories
+
+__all__ = ["needs_reference", "reference", "stored_reference"]
+
+
+def needs_reference(context: EpochContext) -> bool:
+    """Whether the reference is another policy than the sampler, whose log-probs are stored with the trajectories.
+
+    In a run's first epoch the sampler is the pretrained model: its adapter adds nothing yet.
+    """
+    return context.configuration.objective.reference == "pretrained" and context.plan["adapter_in"] is not None
+
+
+@task(name="reference", cache_policy=NO_CACHE, persist_result=False)
+def reference(context: EpochContext) -> None:
+    """Evaluate the pretrained model (the policy's network with its adapter off) and commit its log-probs."""
+    if not needs_reference(context) or context.epoch.latest("reference") is not None:
+        return
+    policy, source = policy_at_start(context), StoredTrajectories(context)
+    micro_batch = context.configuration.training.micro_batch or default_micro_batch(policy.latent_shape)
+    rows = [
+        {"trajectory_id": id, "log_prob": row.tolist()}
+        for group_ids in _batches(context)
+        for id, row in reference_log_probs(policy, source, group_ids, micro_batch=micro_batch).items()
+    ]
+    attempt = context.epoch.begin("reference")
+    write_table(attempt.path / "reference.parquet", rows, REFERENCE)
+    context.epoch.commit(attempt, content={"log_prob": rows_digest(rows, REFERENCE)})
+
+
+def stored_reference(context: EpochContext) -> dict[str, torch.Tensor] | None:
+    """Trajectory id → [T] float64 log-probs of the pretrained model; None where the sampler is the reference."""
+    if not needs_reference(context):
+        return None
+    rows = read_rows(context.epoch.fetch(context.epoch.latest("reference"), "reference.parquet"), REFERENCE)
+    return {row["trajectory_id"]: torch.tensor(row["log_prob"], dtype=torch.float64) for row in rows}
+
+
+def _batches(context: EpochContext) -> list[list[str]]:
+    return [batch for batches in context.plan["shards"].values() for batch in batches]

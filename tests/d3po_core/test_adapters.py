@@ -1,0 +1,81 @@
+"""The LoRA: seeded, float32, and exported so that plain diffusers gives the same network."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from diffusers import StableDiffusionPipeline
+
+from d3po_core.config import LoraConfig
+from d3po_core.errors import ModelError
+from d3po_core.policy import Policy
+
+
+def test_a_fresh_adapter_is_gaussian_by_address_and_b_is_zero(folder: Path, policy: Policy) -> None:
+    again = tiny.load(folder).lora_state()
+    other = Policy.load(tiny.ModelConfig(path=str(folder), device="cpu"), tiny.sampling(), tiny.LORA, lora_seed=8)
+    for name, value in policy.lora_state().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, again[name])
+        if "lora_B" in name:
+            assert not bool(value.any())
+        else:
+            assert not torch.equal(value, other.lora_state()[name])
+    drawn = torch.cat([value.flatten() for name, value in policy.lora_state().items() if "lora_A" in name])
+    assert float(drawn.std()) == pytest.approx(1 / tiny.LORA.rank, rel=0.1)
+
+
+def test_state_round_trip_and_mistakes_change_nothing(policy: Policy) -> None:
+    before = policy.lora_state()
+    name = next(iter(before))
+    with pytest.raises(ValueError, match="1 missing"):
+        policy.load_lora_state({key: value + 1 for key, value in before.items() if key != name})
+    with pytest.raises(ValueError, match="1 unknown"):
+        policy.load_lora_state({**before, "other": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"lora\.rank"):
+        policy.load_lora_state({**{key: value + 1 for key, value in before.items()}, name: torch.zeros(7, 7)})
+    assert all(torch.equal(value, before[key]) for key, value in policy.lora_state().items())
+    changed = {key: value + 1 for key, value in before.items()}
+    policy.load_lora_state(changed)
+    assert all(torch.equal(value, changed[key]) for key, value in policy.lora_state().items())
+
+
+def test_unknown_target_modules_are_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="to_nowhere"):
+        tiny.load(folder, LoraConfig(target_modules=("to_nowhere",)))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 8.0])
+def test_plain_diffusers_loads_the_export_and_gives_the_same_network(
+    folder: Path, tmp_path: Path, alpha: float
+) -> None:
+    """METHOD 5.8: alpha differs from the rank, so a lost alpha would scale the adapter wrongly."""
+    policy = tiny.load(folder, LoraConfig(rank=2, alpha=alpha))
+    torch.manual_seed(1)
+    policy.load_lora_state({name: 0.3 * torch.randn_like(value) for name, value in policy.lora_state().items()})
+    policy.export_adapter(tmp_path / "adapter")
+    assert [file.name for file in (tmp_path / "adapter").iterdir()] == ["pytorch_lora_weights.safetensors"]
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    x, t, embeds = torch.randn(2, 4, 8, 8), torch.tensor([501, 1]), policy.encode(tiny.PROMPTS[:2])
+    with torch.no_grad():
+        bare = pipeline.unet(x, t, encoder_hidden_states=embeds).sample
+        pipeline.load_lora_weights(tmp_path / "adapter")
+        loaded = pipeline.unet(x, t, encoder_hidden_states=embeds).sample
+        own = policy.unet(x, t, encoder_hidden_states=embeds).sample
+    assert torch.allclose(loaded, own, atol=1e-6)
+    assert not torch.allclose(bare, own, atol=1e-2)
+
+
+def test_the_same_adapter_is_the_same_file(policy: Policy, tmp_path: Path) -> None:
+    policy.export_adapter(tmp_path / "a")
+    policy.export_adapter(tmp_path / "b")
+    first, second = ((tmp_path / name / "pytorch_lora_weights.safetensors").read_bytes() for name in "ab")
+    assert len(set(map(len, (first, second)))) == 1
+
+
+def test_without_a_lora_there_is_nothing_to_export(folder: Path, tmp_path: Path) -> None:
+    bare = tiny.load(folder, lora=None)
+    assert bare.lora_state() == {}
+    with pytest.raises(ValueError, match="no adapter"):
+        bare.export_adapter(tmp_path)

@@ -1,0 +1,56 @@
+import os
+import signal
+import time
+
+import pytest
+
+from storage.errors import LockedError
+from tests.storage.samples import hold_lock, stage_and_wait
+
+
+def test_a_lock_names_its_holder(disk_run):
+    with (
+        disk_run.lock("epoch-0003"),
+        pytest.raises(LockedError, match=rf"epoch-0003 of run demo.*process {os.getpid()} (.|\n)*Next: d3po status"),
+        disk_run.lock("epoch-0003"),
+    ):
+        pass
+    with disk_run.lock("epoch-0003"), disk_run.lock("epoch-0004"):
+        pass
+
+
+def test_a_killed_holder_frees_its_lock_even_where_its_children_live(disk_run, processes):
+    ready = processes.Queue()
+    holder = processes.Process(target=hold_lock, args=(disk_run.root, disk_run.name, "epoch-0000", ready))
+    holder.start()
+    grandchild = ready.get(timeout=60)
+    with pytest.raises(LockedError, match=f"process {holder.pid}"), disk_run.lock("epoch-0000"):
+        pass
+    holder.kill()
+    holder.join()
+    with disk_run.lock("epoch-0000"):
+        os.kill(grandchild, 0)  # still there
+    os.kill(grandchild, signal.SIGKILL)
+
+
+def test_a_lock_on_s3_holds_nobody_up(s3_environment, request):
+    request.getfixturevalue("s3_environment")
+    from storage.run import Run
+
+    run = Run.create("s3://runs/locks", f"r{time.time_ns()}", {})
+    with run.lock("epoch-0000"), run.lock("epoch-0000"):
+        pass
+
+
+def test_what_killed_processes_left_is_swept_and_the_living_are_spared(disk_run, processes):
+    own = disk_run.epoch(0).begin("prompts")
+    ready = processes.Queue()
+    child = processes.Process(target=stage_and_wait, args=(disk_run.root, disk_run.name, ready))
+    child.start()
+    left = ready.get(timeout=60)
+    assert disk_run.sweep() == []
+    child.kill()
+    child.join()
+    assert len(disk_run.sweep()) == 1
+    assert not os.path.exists(left)
+    assert own.path.is_dir()
