@@ -1,5 +1,6 @@
 """The LoRA adapter of a UNet: made by peft, seeded by address, always float32, exported so that alpha survives."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,15 @@ def export(unet: Unet, folder: Path) -> None:
         unet_lora_layers={name: value.detach().cpu().contiguous() for name, value in layers.items()},
         unet_lora_adapter_metadata=metadata,
     )
+    _sort_metadata(folder / "pytorch_lora_weights.safetensors")
+
+
+def _sort_metadata(file: Path) -> None:
+    """Rewrite a safetensors file's header with sorted metadata: safetensors orders it by a hash that is new each time."""
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    spelled = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    spelled += b" " * (-len(spelled) % 8)  # tensors begin at a multiple of eight
+    file.write_bytes(len(spelled).to_bytes(8, "little") + spelled + content[8 + size :])

@@ -43,12 +43,12 @@ def _refuse_if_taken(run: Run, flow_run_id: str, number: int) -> None:
         if other.kind is StateType.PAUSED:
             raise BoundElsewhere(
                 f"epoch {number} already waits for people in flow run {other.name} ({other.id}), which goes on by "
-                f"itself\n  next: d3po status {run.folder} shows what is missing; d3po proceed {run.folder} goes on "
+                f"itself\n  next: d3po status {run.location} shows what is missing; d3po proceed {run.location} goes on "
                 "with what there is"
             )
         # On a disk the lock decides, which the kernel frees when its holder dies.
         if other.kind in (StateType.RUNNING, StateType.PENDING) and not run.has_lock:
             raise BoundElsewhere(
                 f"epoch {number} is being worked on by flow run {other.name} ({other.id}, {other.state})\n"
-                f"  next: wait for it, or, if its machine is gone, d3po recover {run.folder}"
+                f"  next: wait for it, or, if its machine is gone, d3po recover {run.location}"
             )

@@ -97,12 +97,17 @@ def annotate(
     ] = None,
     error_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of answers given the wrong way.")] = 0.1,
     judges: Annotated[int, typer.Option(min=1, help="Distinct users; at least the judgements a group wants.")] = 1,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until an epoch needs people.")] = 0.0,
 ) -> None:
     """Show where people judge, or (--simulate) judge by an objective through Label Studio's API."""
     from flows.gate import check_suspended
+    from flows.status import wait_until
     from tasks.annotate import simulate_annotators
+    from tasks.context import found_run
     from tasks.push import pushed
 
+    if wait:
+        wait_until(*found_run(run), "people", wait)
     context = _pushed_context(run, epoch)
     if not simulate:
         console.print(f"people judge at {pushed(context)['url']}")
@@ -160,7 +165,9 @@ def heal(run: RunArgument, epoch: EpochOption = None) -> None:
     """Make damaged or missing shards again, into a new attempt."""
     from tasks.heal import heal as make_again
 
-    done = list(make_again(_context(run, epoch)))
+    context = _context(run, epoch)
+    with context.run.lock(f"epoch-{context.number:04d}"):
+        done = list(make_again(context))
     console.print("\n".join(done) or "nothing is damaged")
 
 

@@ -82,5 +82,3 @@ def judge(context: EpochContext) -> None:
     if not labels_complete(context, progress):
         raise WaitingForPeople(pushed(context)["url"], progress)
     pull(context)
-
-

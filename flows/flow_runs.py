@@ -7,14 +7,21 @@ from typing import Any
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Scheduled
 
 from storage.run import Run
 from tasks.errors import UserError
 
-__all__ = ["DEPLOYMENT", "BoundFlowRun", "bound_flow_runs", "prefect_client", "recover", "submit"]
+__all__ = ["DEPLOYMENT", "BoundFlowRun", "bound_flow_runs", "epoch_flow_runs", "name_flow_run", "prefect_client", "recover", "submit"]
 
 DEPLOYMENT = "epoch/epoch"
 
@@ -67,11 +74,26 @@ def submit(config: str | dict[str, Any], overrides: list[str], retrain: bool) ->
         return created.name, str(created.id)
 
 
+def name_flow_run(flow_run_id: str, name: str) -> None:
+    """Give a flow run a name that says what it works on."""
+    with prefect_client() as client:
+        client.update_flow_run(flow_run_id, name=name)
+
+
 def bound_flow_runs(run: Run, number: int) -> list[BoundFlowRun]:
     """The flow runs of an epoch, oldest first, each once."""
     ids = dict.fromkeys(bound["flow_run_id"] for bound in run.bindings(number))
     with prefect_client() as client:
         return [_read(client, flow_run_id) for flow_run_id in ids]
+
+
+def epoch_flow_runs(*kinds: StateType) -> list[FlowRun]:
+    """The flow runs of ``epoch``, of any run, that are in one of these kinds of state."""
+    with prefect_client() as client:
+        return client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[DEPLOYMENT.partition("/")[0]])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(kinds)))),
+        )
 
 
 def recover(run: Run, number: int) -> list[str]:

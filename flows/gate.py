@@ -6,28 +6,17 @@ It looks at levels, not at events: a beat that is missed, or that fails on one r
 from uuid import UUID
 
 from prefect import flow, get_run_logger
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, StateType
 
+from flows.flow_runs import epoch_flow_runs, prefect_client
 from storage.errors import StorageError
-from tasks.artifacts import publish_progress
 from tasks.config import load_configuration
 from tasks.context import EpochContext, open_run, planned_context
 from tasks.errors import UserError
 from tasks.label_studio.errors import LabelStudioError
 from tasks.pull import labels_complete, labels_progress
 
-__all__ = ["WAITING_FLOWS", "check_suspended", "gate", "suspended_runs"]
-
-WAITING_FLOWS = ["epoch"]
-"""The flows whose runs wait for people."""
+__all__ = ["check_suspended", "gate"]
 
 
 @flow(name="gate", persist_result=False)
@@ -39,17 +28,6 @@ def gate() -> int:
     return len(resumed)
 
 
-def suspended_runs() -> list[FlowRun]:
-    """Every flow run that is suspended in a flow that waits for people."""
-    with get_client(sync_client=True) as client:
-        return client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=WAITING_FLOWS)),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
-            ),
-        )
-
-
 def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
     """Look at each suspended run once.
 
@@ -57,17 +35,15 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
         The flow runs that were resumed, and what stood in the way of looking at others.
     """
     resumed, problems = [], []
-    for flow_run in suspended_runs():
+    for flow_run in epoch_flow_runs(StateType.PAUSED):
         try:
             context = _context(flow_run)
             progress = labels_progress(context)
-            publish_progress(context, progress)
+            say(f"{flow_run.name}: {progress.given} of {progress.needed} judgements, {len(progress.open)} groups open")
             if labels_complete(context, progress):
                 _resume(flow_run.id)
                 resumed.append(flow_run.id)
-                say(f"{flow_run.name}: complete, resumed")
-            else:
-                say(f"{flow_run.name}: {len(progress.open)} groups open")
+                say(f"{flow_run.name}: resumed")
         except (UserError, StorageError, LabelStudioError) as error:
             problems.append(f"{flow_run.name}: {error}")
     return resumed, problems
@@ -84,5 +60,5 @@ def _context(flow_run: FlowRun) -> EpochContext:
 
 
 def _resume(flow_run_id: UUID) -> None:
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         client.resume_flow_run(flow_run_id)

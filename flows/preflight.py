@@ -14,6 +14,8 @@ from tasks.prompts import read_prompts
 
 __all__ = ["Check", "preflight"]
 
+VAE_SCALE = 8
+"""Pixels per latent cell of Stable Diffusion's VAE, for an estimate."""
 SPARE = 1.2
 """How much more than the planned megabytes has to be free: training state, exports, reports."""
 
@@ -37,7 +39,7 @@ def preflight(configuration: Configuration) -> Iterator[Check]:
     yield from _check_objectives(configuration)
     yield from _check_model(configuration, prompts)
     if configuration.labels.source == "people":
-        yield from _check_label_studio()
+        yield from _check_label_studio(configuration)
     run = create_run(configuration)
     yield Check(what="run folder", found=f"{run_folder(configuration)} (run id {run.info['run_id']})")
 
@@ -64,7 +66,6 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
     policy = Policy.load(configuration.model, configuration.sampling, configuration.lora, lora_seed=configuration.seed)
     check_trainable(policy.schedule)
     policy.check_prompts(prompts)
-    policy.check_parts()
     sigma, trainable = policy.schedule.sigma, policy.schedule.trainable
     yield Check(
         what="model",
@@ -74,7 +75,7 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
         ),
     )
     context = EpochContext(configuration=configuration, run=None, number=0)  # type: ignore[arg-type]
-    wanted = SPARE * planned_megabytes(context, policy.latent_shape, policy.image_size)
+    wanted = SPARE * planned_megabytes(context, policy.latent_shape, policy.latent_shape[-1] * VAE_SCALE)
     yield from _check_disk(configuration, wanted)
 
 
@@ -91,8 +92,14 @@ def _check_disk(configuration: Configuration, wanted: float) -> Iterator[Check]:
     yield Check(what="disk", found=f"{free:.0f} MB free at {existing}, {wanted:.1f} MB for an epoch")
 
 
-def _check_label_studio() -> Iterator[Check]:
+def _check_label_studio(configuration: Configuration) -> Iterator[Check]:
     from tasks.connection import connect
+    from tasks.push import screen_of
+
+    try:
+        screen_of(configuration)
+    except ValueError as error:
+        raise UserError(str(error), remedy="set labels.screen, labels.mark_choice or sampling.group_size") from None
 
     client = connect()
     yield Check(what="Label Studio", found=f"{client.url} answers, the key is user {client.whoami()}'s")

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from tasks.context import EpochContext
 from tasks.evaluation import Comparison
 from tasks.push import pushed
+from tasks.report import report
 
 __all__ = ["describe"]
 
 
 def describe(context: EpochContext) -> Iterator[str]:
-    """Lines for the terminal."""
+    """Lines for the terminal; a report that is missing is made first."""
+    if context.epoch.read_aside("report/report.html") is None:
+        report.fn(context)
     epoch, location = context.epoch, f"{context.run.location}/{context.epoch_key}"
     yield f"adapter:      {location}/adapter"
     yield f"before/after: {location}/report/before-after.png"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from prefect.client.schemas.objects import StateType
 
-from flows.flow_runs import BoundFlowRun, bound_flow_runs
+from flows.flow_runs import BoundFlowRun, bound_flow_runs, epoch_flow_runs
 from storage.epoch import Epoch
 from storage.run import Run
 from tasks.config import Configuration
@@ -70,7 +70,9 @@ def wait_until(configuration: Configuration, run: Run, what: str, timeout: float
         bound = bound_flow_runs(run, numbers[-1]) if numbers else []
         if bound and _reached(bound[-1], what):
             return
-        if bound and bound[-1].kind in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED):
+        ended = bound and bound[-1].kind in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+        # A flow run that was just submitted is bound to no epoch yet.
+        if ended and not epoch_flow_runs(StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING):
             raise UserError(
                 f"flow run {bound[-1].name} is {bound[-1].state}: {bound[-1].message}",
                 remedy=f"d3po status {run_folder(configuration)}",

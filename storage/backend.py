@@ -19,6 +19,13 @@ class Backend(Protocol):
     location: str
     """How an operator writes it: a path or ``s3://bucket/prefix``."""
 
+    def probe(self) -> None:
+        """Make sure that creation is exclusive here, before anything rests on it.
+
+        Raises:
+            StorageError: It is not, or the place cannot be written to.
+        """
+
     def get(self, key: str) -> bytes:
         """The file's bytes.
 

@@ -128,11 +128,13 @@ class Epoch:
             CorruptDataError: There is a marker already, it is broken, and it was not to be superseded.
             ValueError: The attempt holds a link, or ``details`` or ``content`` are not JSON.
         """
-        existing = None if supersede else self.latest(attempt.name)
-        if existing is not None:
+        # One listing decides both whether to commit and under which number: with two, a marker that appears between
+        # them would be superseded by someone who never meant to.
+        top = max(self.commit_numbers().get(attempt.name, [0]))
+        if top and not supersede:
             self.discard(attempt)
-            return existing
-        number, previous, replaces_lost = self._predecessor(attempt.name)
+            return self.read_commit(attempt.name, top)
+        number, previous, replaces_lost = self._predecessor(attempt.name, top)
         commit = Commit(
             name=attempt.name,
             number=number,
@@ -303,12 +305,11 @@ class Epoch:
             )
         return record
 
-    def _predecessor(self, name: str) -> tuple[int, str | None, bool]:
+    def _predecessor(self, name: str, top: int) -> tuple[int, str | None, bool]:
         """Number, predecessor's digest, and whether that predecessor is lost, for the next commit of a name.
 
         A sealed epoch remembers its markers: one that was deleted or broken since is superseded by its digest there.
         """
-        top = max(self.commit_numbers().get(name, [0]))
         found = sha256(self.run.backend.get(layout.commit_key(self.number, name, top))) if top else None
         sealed = (self.seal() or {}).get("record", {}).get("commits", {}).get(name, {"number": 0})
         if sealed["number"] > top or (sealed["number"] == top > 0 and sealed["digest"] != found):

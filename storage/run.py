@@ -59,12 +59,14 @@ class Run:
 
         Raises:
             CommitConflictError: There is a run of that name.
+            StorageError: It cannot be written there, or creation is not exclusive there.
             ValueError: The name cannot be a folder's.
         """
         location = layout.run_location(os.fspath(root), name)
         backend = open_backend(location)
         body = {**info, "run_id": secrets.token_hex(6), "created": now()}
         data = encode(body, RUN_FORMAT)
+        backend.probe()
         try:
             backend.create(layout.RUN_FILE, data)
         except CommitConflictError:
@@ -130,6 +132,11 @@ class Run:
     def sweep(self) -> list[Path]:
         """Remove from this machine what killed processes left in the run's staging folder; returns what is gone."""
         return staging.sweep(self.home)
+
+    @property
+    def has_lock(self) -> bool:
+        """Whether ``lock`` keeps others out: on a disk, not on S3."""
+        return self.backend.local_path(layout.RUN_FILE) is not None
 
     def lock(self, purpose: str) -> AbstractContextManager[None]:
         """Work alone on a purpose, e.g. ``epoch-0003``, while the ``with`` block lasts. On S3 this does nothing.

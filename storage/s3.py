@@ -5,6 +5,8 @@ Exclusive creation is a PUT with ``If-None-Match: *``; uploads carry a SHA-256 t
 """
 
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from storage.layout import check_relative
 
 __all__ = ["S3Backend"]
 
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 _UPLOADS = 8
 """Files under way at once: enough to hide latency, few enough not to starve the training beside it."""
 
@@ -41,6 +44,21 @@ class S3Backend:
             client_options={"allow_http": endpoint.startswith("http://")},
         )
 
+    def probe(self) -> None:
+        key = f"probe-{secrets.token_hex(8)}"
+        self.create(key, b"one")
+        try:
+            self.create(key, b"two")
+        except CommitConflictError:
+            return
+        finally:
+            self.remove(key)
+        raise StorageError(
+            f"The S3 server of {self.location} ignores If-None-Match: expected 412 for an object that exists, it was "
+            "overwritten. Two processes could commit one output",
+            "use a server with conditional writes (AWS S3, MinIO, Ceph and R2 have them) or a disk, then d3po init",
+        )
+
     def get(self, key: str) -> bytes:
         with self._speaking_errors(key):
             return bytes(obstore.get(self._store, check_relative(key)).bytes())
@@ -50,13 +68,20 @@ class S3Backend:
             obstore.put(self._store, check_relative(key), data)
 
     def create(self, key: str, data: bytes) -> None:
-        try:
-            with self._speaking_errors(key):
-                obstore.put(self._store, check_relative(key), data, mode="create")
-        except CommitConflictError:
-            # A retried PUT whose first answer was lost meets its own object.
-            if self.get(key) != data:
-                raise
+        for pause in _PAUSES:
+            try:
+                with self._speaking_errors(key):
+                    obstore.put(self._store, check_relative(key), data, mode="create")
+                return
+            except CommitConflictError as conflict:
+                try:
+                    if self.get(key) == data:
+                        return  # a PUT whose first answer was lost, and which was sent again, meets its own object
+                except MissingDataError:
+                    time.sleep(pause)  # another's PUT was under way (409) and came to nothing: try again
+                    continue
+                raise conflict from None
+        raise StorageError(f"S3 says that {self.location}/{key} exists and that it does not", "d3po run, to try again")
 
     def keys(self, prefix: str) -> list[str]:
         with self._speaking_errors(prefix):

@@ -3,28 +3,17 @@
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.context import get_run_context
-from prefect.exceptions import MissingContextError
 
 from tasks.context import EpochContext, run_folder
 from tasks.progress import Progress
 
-__all__ = ["in_flow_run", "key", "publish_adapter", "publish_pairs", "publish_plan", "publish_progress"]
+__all__ = ["key", "publish_adapter", "publish_pairs", "publish_plan", "publish_progress"]
 
 
 def key(context: EpochContext, name: str) -> str:
     """An artifact key: lower case, digits and dashes; one history per run and kind of artifact."""
     run = "".join(letter if letter.isalnum() else "-" for letter in context.configuration.run.lower()).strip("-")
     return f"{run}-{name}"
-
-
-def in_flow_run() -> bool:
-    """Whether there is a flow run to publish on."""
-    try:
-        get_run_context()
-    except MissingContextError:
-        return False
-    return True
 
 
 def publish_plan(context: EpochContext, plan: dict[str, Any]) -> None:

@@ -151,13 +151,15 @@ def changed_fields(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[st
     ]
 
 
-def load_configuration(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Configuration:
+def load_configuration(source: "str | Path | Mapping[str, Any] | Configuration", overrides: Sequence[str] = ()) -> Configuration:
     """A configuration from a YAML file or an object, with ``--section.field value`` options on top.
 
     Raises:
         UserError: No such file, no YAML, an unknown or a wrong field; the message names each.
     """
-    if isinstance(source, Mapping):
+    if isinstance(source, Configuration):
+        values, where = source.model_dump(mode="json"), "the given object"
+    elif isinstance(source, Mapping):
         values, where = dict(source), "the given object"
     else:
         values, where = _read_yaml(Path(source)), str(source)

@@ -1,11 +1,12 @@
-"""The logger of the flow or task run, or a plain one where a verb calls the same code outside of Prefect."""
+"""The flow run that this code serves, if any: its logger and its id. The verbs call the same code outside of Prefect."""
 
 import logging
 
 from prefect import get_run_logger
 from prefect.exceptions import MissingContextError
+from prefect.runtime import flow_run
 
-__all__ = ["logger"]
+__all__ = ["flow_run_id", "logger"]
 
 
 def logger() -> logging.Logger | logging.LoggerAdapter:
@@ -14,3 +15,8 @@ def logger() -> logging.Logger | logging.LoggerAdapter:
         return get_run_logger()
     except MissingContextError:
         return logging.getLogger("d3po")
+
+
+def flow_run_id() -> str | None:
+    """The id of the flow run, None outside of one."""
+    return flow_run.id

@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from d3po_core.noise import generator
 from storage.layout import IMAGES_FOLDER
+from tasks.config import Configuration
 from tasks.connection import connect
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
@@ -27,7 +28,7 @@ def push(context: EpochContext) -> int:
     epoch = context.epoch
     if epoch.latest("push") is not None:
         return pushed(context)["project"]
-    plan, screen = push_plan(context), screen_of(context)
+    plan, screen = push_plan(context), screen_of(context.configuration)
     media, prefix = _media_folder(context)
     client = connect()
     project = client.ensure_project(
@@ -56,7 +57,7 @@ def push_plan(context: EpochContext) -> PushPlan:
     """The presentation orders, drawn from the run seed and committed before anything is imported."""
     epoch = context.epoch
     if epoch.latest("push-plan") is None:
-        screen = screen_of(context)
+        screen = screen_of(context.configuration)
         size = context.configuration.sampling.group_size
         plan = PushPlan(
             run_id=context.run.info["run_id"],
@@ -83,13 +84,17 @@ def pushed(context: EpochContext) -> dict:
     return json.loads(context.epoch.fetch(context.epoch.latest("push"), "push.json").read_text())
 
 
-def screen_of(context: EpochContext) -> Screen:
-    """The screen that the configuration asks for."""
-    labels = context.configuration.labels
+def screen_of(configuration: Configuration) -> Screen:
+    """The screen that the configuration asks for.
+
+    Raises:
+        ValueError: It cannot be shown, e.g. more images than there are hotkeys.
+    """
+    labels = configuration.labels
     if labels.screen == "compare":
         return compare_screen(pixelated=labels.pixelated, instructions=labels.instructions)
     return mark_screen(
-        context.configuration.sampling.group_size,
+        configuration.sampling.group_size,
         choice=labels.mark_choice,
         pixelated=labels.pixelated,
         instructions=labels.instructions,
@@ -113,7 +118,7 @@ def _media_folder(context: EpochContext) -> tuple[Path, str]:
     Images of a run on S3 are mirrored there first.
     """
     configuration = context.configuration
-    local_root = context.run.local_root()
+    local_root = configuration.storage.root if context.run.has_lock else None
     root = Path(
         configuration.labels.document_root
         or os.environ.get("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT")

@@ -15,7 +15,7 @@ from tasks.context import EpochContext, run_folder
 from tasks.evaluation import Comparison, compare, evaluate_epoch, to_json
 from tasks.export import export_into_run
 from tasks.figures import before_after, contact_sheet, training_curves
-from tasks.log import logger
+from tasks.log import flow_run_id, logger
 from tasks.pull import images_of
 
 __all__ = ["report"]
@@ -41,7 +41,8 @@ def report(context: EpochContext) -> None:
     epoch.write_aside("report/report.html", _page(context, pictures, comparisons).encode())
     for comparison in comparisons:
         logger().info("%s", comparison)
-    _publish(context, pictures, comparisons)
+    if flow_run_id() is not None:
+        _publish(context, pictures, comparisons)
 
 
 def _samples(context: EpochContext) -> bytes:

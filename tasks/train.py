@@ -22,7 +22,7 @@ from storage.tables import PAIRS, read_rows, rows_digest, write_table
 from tasks.config import changed_fields
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
-from tasks.log import logger
+from tasks.log import flow_run_id, logger
 from tasks.pull import judgements_of
 
 __all__ = ["TRAINING_FORMAT", "pairs_of", "train", "training_attempt"]
@@ -58,8 +58,9 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
         ConfigurationChangedError: The open attempt was begun with other training fields.
     """
     epoch = context.epoch
-    existing = epoch.latest("train-plan")
-    if existing is not None and not retrain:
+    existing, flow_run = epoch.latest("train-plan"), flow_run_id()
+    # A flow run that was asked to begin again does so once, however often it is itself retried.
+    if existing is not None and (not retrain or existing.details.get("flow_run") == flow_run):
         frozen = json.loads(epoch.fetch(existing, "plan.json").read_text())["frozen"]
         changes = changed_fields(context.configuration.section_of_class("training"), frozen)
         if changes:
@@ -79,7 +80,7 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     (attempt.path / "plan.json").write_text(json.dumps(body, indent=1))
     write_table(attempt.path / "pairs.parquet", _rows(pairs), PAIRS)
     commit = epoch.commit(
-        attempt, {"pairs": len(pairs)}, {"pairs": rows_digest(_rows(pairs), PAIRS)}, supersede=existing is not None
+        attempt, {"pairs": len(pairs), "flow_run": flow_run}, {"pairs": rows_digest(_rows(pairs), PAIRS)}, supersede=existing is not None
     )
     _log_statistics(statistics, pairs)
     return commit

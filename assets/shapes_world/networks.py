@@ -100,7 +100,7 @@ def make_unet() -> UNet2DConditionModel:
         layers_per_block=1,
         attention_head_dim=2,
         cross_attention_dim=TEXT_WIDTH,
-        norm_num_groups=8,
+        norm_num_groups=4,
     )
 
 
@@ -113,7 +113,7 @@ def make_vae() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=8,
+        norm_num_groups=2,  # with 8 (two channels a group) the normalisation hides the colours: red turns orange
     )
 
 

@@ -3,7 +3,6 @@
 Each loop is seeded, writes its whole state at intervals and goes on from it when it is started again.
 """
 
-import itertools
 import math
 import time
 from collections.abc import Iterable
@@ -35,23 +34,21 @@ def to_pixels(pictures: np.ndarray) -> torch.Tensor:
 
 
 class Trainer:
-    """One network under AdamW and one-cycle schedules, with an average of its weights and a state file."""
+    """One network under AdamW and a one-cycle schedule, with an average of its weights and a state file."""
 
-    def __init__(
-        self, network: nn.Module, *, cycles: tuple[int, ...], peak: float, decay: float, state: Path
-    ) -> None:
+    def __init__(self, network: nn.Module, *, steps: int, peak: float, decay: float, state: Path) -> None:
         """Prepare training, or take it up from `state` where that exists.
 
         Args:
             network: trained in place.
-            cycles: numbers of optimizer steps, each with a one-cycle schedule of its own.
+            steps: optimizer steps of the one-cycle schedule.
             peak: highest learning rate.
             decay: of the average of the weights, in each step.
             state: file of the resumable state.
         """
-        self.network, self.steps, self.state, self.done = network, sum(cycles), state, 0
-        self.cycles, self.peak, self.decay = cycles, peak, decay
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=1e-4)
+        self.network, self.steps, self.state, self.done = network, steps, state, 0
+        self.peak, self.decay = peak, decay
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=1e-4, fused=True)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         if state.exists():
             self._load(torch.load(state, weights_only=True))
@@ -69,16 +66,9 @@ class Trainer:
         torch.save({**content, "average": self.average, "done": self.done}, partial)
         partial.replace(self.state)
 
-    def cycle_position(self) -> tuple[int, int]:
-        """Return the number of the present cycle and the steps done in it."""
-        begun = [0, *itertools.accumulate(self.cycles)]
-        cycle = max(i for i, first in enumerate(begun[:-1]) if first <= self.done)
-        return cycle, self.done - begun[cycle]
-
     def step(self, loss: torch.Tensor) -> None:
         """Take one optimizer step and follow with the average."""
-        cycle, position = self.cycle_position()
-        share, beta = one_cycle(position / self.cycles[cycle])
+        share, beta = one_cycle(self.done / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = self.peak * share, (beta, 0.999)
         self.optimizer.zero_grad()
@@ -88,9 +78,9 @@ class Trainer:
         self.done += 1
         decay = min(self.decay, (1 + self.done) / (10 + self.done))
         with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - decay)
+            names = [name for name, value in self.average.items() if value.is_floating_point()]
+            now = self.network.state_dict()
+            torch._foreach_lerp_([self.average[n] for n in names], [now[n] for n in names], 1 - decay)
 
     def remaining(self, every: int) -> Iterable[int]:
         """Yield the numbers of the steps still to do; save and report every `every` steps and at the end."""
@@ -104,28 +94,21 @@ class Trainer:
         self.network.load_state_dict(self.average)
 
 
-def train_vae(
-    vae: AutoencoderKL, pictures: np.ndarray, cycles: tuple[int, int], seed: int, state: Path
-) -> None:
-    """Train the VAE on pictures [n, 64, 64, 3] with L1 + 0.5 L2 + 1e-3 KL and keep the average.
+def train_vae(vae: AutoencoderKL, pictures: np.ndarray, steps: int, seed: int, state: Path) -> None:
+    """Train the VAE on pictures [n, 64, 64, 3] with L1 + 0.5 L2 + 1e-3 KL, batch 8, and keep the average.
 
-    The first cycle uses batches of 24 and counts all pixels alike; the second uses batches of 8 (more steps for
-    the same work) and counts saturated pixels, which are the shapes', up to four times.
+    Saturated pixels, which are the shapes', count up to four times.
     """
-    trainer = Trainer(vae, cycles=cycles, peak=2e-3, decay=0.99, state=state)
+    trainer = Trainer(vae, steps=steps, peak=2e-3, decay=0.99, state=state)
     losses: list[float] = []
     for number in trainer.remaining(every=250):
-        later = trainer.cycle_position()[0]
-        batch = 8 if later else 24
-        pixels = to_pixels(pictures[np.random.default_rng((seed, number)).integers(0, len(pictures), batch)])
-        noise = torch.randn(
-            batch, 4, 16, 16, generator=torch.Generator().manual_seed(seed * 1_000_003 + number)
-        )
+        pixels = to_pixels(pictures[np.random.default_rng((seed, number)).integers(0, len(pictures), 8)])
+        noise = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(seed * 1_000_003 + number))
         with torch.autocast("cpu", torch.bfloat16):
             posterior = DiagonalGaussianDistribution(vae.encode(pixels).latent_dist.parameters.float())
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         error = (decoded - pixels).abs()
-        weight = 1 + later * 1.5 * (pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True))
+        weight = 1 + 1.5 * (pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True))
         reconstruction = (weight * (error + 0.5 * error.square())).mean()
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         trainer.step(reconstruction + 1e-3 * kl)
@@ -154,7 +137,7 @@ def train_unet(
     state: Path,
     bfloat16: bool = True,
 ) -> None:
-    """Train UNet and text encoder on scaled latents to predict the noise, batch 64; keep the average.
+    """Train UNet and text encoder on scaled latents to predict the noise, batch 32; keep the average.
 
     Args:
         unet: trained in place.
@@ -169,16 +152,16 @@ def train_unet(
         bfloat16: compute the networks under CPU autocast.
     """
     both = nn.ModuleDict({"unet": unet, "text": text_encoder})
-    trainer = Trainer(both, cycles=(steps,), peak=2e-3, decay=0.999, state=state)
+    trainer = Trainer(both, steps=steps, peak=1.5e-3, decay=0.999, state=state)
     trainer.network.train()
     losses: list[float] = []
     for number in trainer.remaining(every=250):
         rng = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        chosen = torch.randint(0, len(latents), (64,), generator=rng)
-        ids = torch.where(torch.rand(64, 1, generator=rng) < 0.1, empty, tokens[chosen])
-        # One time from each of 64 equal strata: the loss scatters less than with independent times.
-        times = ((torch.randperm(64, generator=rng) + torch.rand(64, generator=rng)) / 64 * 1000).long()
-        noise = torch.randn(64, *latents.shape[1:], generator=rng)
+        chosen = torch.randint(0, len(latents), (32,), generator=rng)
+        ids = torch.where(torch.rand(32, 1, generator=rng) < 0.1, empty, tokens[chosen])
+        # One time from each of 32 equal strata: the loss scatters less than with independent times.
+        times = ((torch.randperm(32, generator=rng) + torch.rand(32, generator=rng)) / 32 * 1000).long()
+        noise = torch.randn(32, *latents.shape[1:], generator=rng)
         noisy = scheduler.add_noise(latents[chosen], noise, times)
         with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
             states = text_encoder(ids)[0]

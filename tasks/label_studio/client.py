@@ -418,7 +418,7 @@ def _explained(doing: str, url: str, project: int | None = None) -> Iterator[Non
         with explained_connection(doing, url):
             yield
     except ApiError as error:
-        raise explained_status(error.status_code, str(error.body), doing, url, project) from error
+        raise explained_status(error.status_code, error.body, doing, url, project) from error
 
 
 def _project_settings(key: str, title: str, screen: Screen, judgements_per_group: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 
@@ -35,14 +36,15 @@ def explained_connection(doing: str, url: str) -> Iterator[None]:
         ) from error
 
 
-def explained_status(status: int | None, body: str, doing: str, url: str, project: int | None) -> LabelStudioError:
+def explained_status(status: int | None, body: Any, doing: str, url: str, project: int | None) -> LabelStudioError:
     """The error for an answer that is none.
 
     Args:
         status: HTTP status; also 200 with a body that is no JSON.
-        body: What the server said; its beginning is quoted.
+        body: What the server said; of its own errors the part that says what is wrong is quoted.
         project: The project that was asked about, if any.
     """
+    said = _said(body)
     if status in (401, 403):
         return WrongKeyError(f"{url} does not accept the key in LABEL_STUDIO_API_KEY ({doing}: {status}).", KEY_REMEDY)
     if status == 404 and project is not None:
@@ -51,9 +53,13 @@ def explained_status(status: int | None, body: str, doing: str, url: str, projec
             "restore it from Label Studio's backup; 'd3po proceed' goes on without the answers that were in it",
         )
     if status == 404:
-        return ProjectGoneError(
-            f"{url} does not know what was asked for ({doing}: {body[:300]}).", "check LABEL_STUDIO_URL"
-        )
+        return ProjectGoneError(f"{url} does not know what was asked for ({doing}: {said}).", "check LABEL_STUDIO_URL")
     if status is not None and 400 <= status < 500 and status not in _COME_BACK_LATER:
-        return RefusedError(f"Label Studio at {url} refuses {doing}: {status} {body[:300]}.", "d3po status")
+        return RefusedError(f"Label Studio at {url} refuses {doing}: {status} {said}.", "d3po status")
     return UnreachableError(f"{url} answered {status} ({doing}).", "d3po services status")
+
+
+def _said(body: Any) -> str:
+    if isinstance(body, dict):
+        body = body.get("validation_errors") or body.get("detail") or body
+    return str(body)[:500]

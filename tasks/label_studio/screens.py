@@ -62,7 +62,7 @@ def labeling_digest(labeling_config: str) -> str:
         text = ElementTree.canonicalize(labeling_config, strip_text=True)
     except ElementTree.ParseError:
         text = labeling_config
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(re.sub(r"\s+", " ", text).encode()).hexdigest()
 
 
 # The styles reach the whole page of the annotator. Heights are given in vh, so that on a small window the pictures shrink
@@ -74,20 +74,21 @@ _STYLE = """
 .d3po-hint *{margin:0 0 8px!important;padding:0!important;font-size:13px!important;font-weight:400!important;line-height:18px!important;opacity:.8}
 .d3po-cell{min-width:0;display:flex;flex-direction:column;align-items:center}
 .d3po-cell .lsf-object{width:100%}
-.d3po-cell img{display:block;width:auto;max-width:100%;margin:0 auto;object-fit:contain;border-radius:3px;outline:1px solid #c9c9d4}
+.d3po-cell img{display:block;height:auto;margin:0 auto;object-fit:contain;border-radius:3px;outline:1px solid #c9c9d4}
 .lsf-choices.lsf-choices_layout_inline{margin:4px 0;display:flex;flex-wrap:wrap;gap:4px 10px;justify-content:center}
 .lsf-choice__item{display:flex;align-items:center;height:34px;padding:0 14px;border:1px solid #c9c9d4;border-radius:17px}
+.lsf-choice__item .ant-radio,.lsf-choice__item .ant-checkbox{top:0!important}
 .lsf-choice__item label{height:auto!important;margin:0!important;align-items:center}
 .lsf-choice__item:has(input:checked){border-color:#4c6ef5;background:#4c6ef522;box-shadow:0 0 0 1px #4c6ef5}
 """
 _COMPARE_STYLE = """
 .d3po-row{display:flex;gap:16px;margin:0 0 4px}
 .d3po-row .d3po-cell{flex:1 1 0}
-.d3po-cell img{height:calc(100vh - 340px);min-height:160px}
+.d3po-cell img{width:min(100%,calc(100vh - 340px));max-height:calc(100vh - 340px);min-width:160px}
 """
 _MARK_STYLE = """
 .d3po-grid{display:grid;grid-template-columns:repeat(%(columns)d,minmax(0,1fr));gap:4px 16px}
-.d3po-cell img{height:calc((100vh - %(reserved)dpx)/%(rows)d);min-height:64px}
+.d3po-cell img{width:min(100%%,calc((100vh - %(reserved)dpx)/%(rows)d));max-height:calc((100vh - %(reserved)dpx)/%(rows)d);min-width:64px}
 .d3po-cell:has(input:checked) img{outline:5px solid #e03131;opacity:.55}
 .d3po-cell .lsf-choice__item:has(input:checked){border-color:#e03131;background:#e0313122;box-shadow:0 0 0 1px #e03131}
 """

@@ -32,20 +32,20 @@ def test_a_missing_part_is_named_before_weights_are_read(copy: Path, part: str) 
 
 def test_missing_weights_are_named_with_what_was_expected(copy: Path) -> None:
     (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(ModelError, match="'vae' is incomplete: expected diffusion_pytorch_model.safetensors"):
+    with pytest.raises(ModelError, match=r"'vae' is incomplete: expected diffusion_pytorch_model.safetensors"):
         locate(str(copy))
 
 
 def test_unreadable_weights_name_the_part(copy: Path) -> None:
     (copy / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ModelError, match="the part 'unet'.*could not be loaded"):
+    with pytest.raises(ModelError, match=r"the part 'unet'.*could not be loaded"):
         Policy.load(ModelConfig(path=str(copy), device="cpu"), tiny.sampling())
 
 
 def test_other_layouts_are_refused(copy: Path) -> None:
     config = copy / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "addition_embed_type": "text_time"}))
-    with pytest.raises(ModelError, match="Stable Diffusion 1.x/2.x layout"):
+    with pytest.raises(ModelError, match=r"Stable Diffusion 1.x/2.x layout"):
         locate(str(copy))
 
 

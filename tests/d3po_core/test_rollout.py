@@ -125,7 +125,7 @@ def test_non_finite_latents_stop_with_the_trajectories_names(policy: Policy) -> 
 
 def test_another_way_of_sampling_or_a_missing_prompt_is_refused(policy: Policy) -> None:
     embeds = tiny.embeddings(policy)
-    with pytest.raises(ValueError, match="guidance_scale is 7.0, but the policy was loaded with 3.0"):
+    with pytest.raises(ValueError, match=r"guidance_scale is 7.0, but the policy was loaded with 3.0"):
         next(rollout(policy, [], tiny.sampling(guidance_scale=7.0), run_seed=1, epoch=0, embeds=embeds))
     del embeds[tiny.PROMPTS[1]]
     with pytest.raises(ValueError, match="a blue circle"):

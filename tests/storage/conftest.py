@@ -3,14 +3,18 @@
 import logging
 import multiprocessing
 import os
+import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 from storage.epoch import Epoch
 from storage.run import Run
@@ -18,17 +22,46 @@ from storage.run import Run
 BUCKET = "runs"
 
 
+@contextmanager
+def s3_server(conditional: bool = True) -> Iterator[str]:
+    """A moto server with one bucket, on a free port.
+
+    moto looks whether an object exists and writes it in two steps, between which another thread can write: requests
+    are taken one at a time, so that creation is as exclusive as S3's. Without ``conditional`` it is as careless as
+    servers that do not know ``If-None-Match``.
+    """
+    moto, one_at_a_time = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        if not conditional:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+        with one_at_a_time:
+            return moto(environ, start_response)
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.port}"
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT"), timeout=30).close()
+    try:
+        yield endpoint
+    finally:
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """A moto server with one bucket, on a free port."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    endpoint = f"http://127.0.0.1:{port}"
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT"), timeout=30).close()
-    yield endpoint
-    server.stop()
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def careless_endpoint() -> Iterator[str]:
+    """A server without conditional writes."""
+    with s3_server(conditional=False) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

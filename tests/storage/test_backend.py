@@ -5,6 +5,7 @@ import pytest
 
 from storage.backend import open_backend
 from storage.errors import CommitConflictError, MissingDataError, StorageError
+from storage.run import Run
 
 
 @pytest.fixture
@@ -86,6 +87,20 @@ def test_files_are_readable_by_others_as_the_umask_says(disk_run):
 def test_a_bucket_that_is_not_there_is_named(s3_environment):
     with pytest.raises(StorageError, match="bucket of s3://no-such-bucket/x/a does not exist"):
         open_backend("s3://no-such-bucket/x").put("a", b"1")
+
+
+def test_a_server_without_conditional_writes_is_refused(s3_environment, careless_endpoint, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", careless_endpoint)
+    with pytest.raises(StorageError, match=r"ignores If-None-Match(.|\n)*d3po init"):
+        Run.create("s3://runs/careless", "demo", {})
+    assert open_backend("s3://runs/careless").keys("") == []
+
+
+def test_a_server_that_does_not_answer_is_named(s3_environment, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StorageError, match=r"did not answer for s3://runs/x/a(.|\n)*AWS_ENDPOINT_URL"):
+        open_backend("s3://runs/x").get("a")
 
 
 def test_other_addresses_are_refused():

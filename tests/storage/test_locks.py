@@ -5,6 +5,7 @@ import time
 import pytest
 
 from storage.errors import LockedError
+from storage.run import Run
 from tests.storage.samples import hold_lock, stage_and_wait
 
 
@@ -33,10 +34,7 @@ def test_a_killed_holder_frees_its_lock_even_where_its_children_live(disk_run, p
     os.kill(grandchild, signal.SIGKILL)
 
 
-def test_a_lock_on_s3_holds_nobody_up(s3_environment, request):
-    request.getfixturevalue("s3_environment")
-    from storage.run import Run
-
+def test_a_lock_on_s3_holds_nobody_up(s3_environment):
     run = Run.create("s3://runs/locks", f"r{time.time_ns()}", {})
     with run.lock("epoch-0000"), run.lock("epoch-0000"):
         pass

@@ -29,6 +29,9 @@ from tasks.label_studio.client import LabelStudioClient
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 240.0
 DATABASE = "label_studio.sqlite3"
+EMAIL = "tester@localhost.localdomain"
+PASSWORD = "a-password-of-tests"
+KEY = "0123456789abcdef" * 2 + "01234567"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +80,13 @@ def running_label_studio(
     data, document_root = folder / "data", folder / "document-root"
     document_root.mkdir(parents=True)
     prepare_database(data, database)
-    kept = template and template / f"{hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest()[:16]}.sqlite3"
+    kept = template and kept_database(template)
     if kept and kept.exists():
         shutil.copy(kept, data / DATABASE)
     port = _free_port()
     server = LabelStudioServer(
-        url=f"http://127.0.0.1:{port}", api_key="0123456789abcdef" * 2 + "01234567", document_root=document_root,
-        email="tester@localhost.localdomain", password="a-password-of-tests", data=data,
+        url=f"http://127.0.0.1:{port}", api_key=KEY, document_root=document_root,
+        email=EMAIL, password=PASSWORD, data=data,
     )  # fmt: skip
     environment = label_studio_environment(
         data=data, document_root=document_root, email=server.email, password=server.password, token=server.api_key,
@@ -102,6 +105,11 @@ def running_label_studio(
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
+
+
+def kept_database(template: Path) -> Path:
+    """Where the migrated database of this very Label Studio is kept, whose first user is ``EMAIL``."""
+    return template / f"{hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest()[:16]}.sqlite3"
 
 
 def _await_health(server: LabelStudioServer, process: subprocess.Popen, log: Path) -> None:

@@ -1,0 +1,155 @@
+"""Does one demo epoch improve what its judges prefer? The demo's configuration over several run seeds.
+
+    python -m benchmarks.demo_epoch --seeds 10 --out benchmarks/demo_epoch.json
+
+The same steps as ``make epoch`` (generation, simulated judges, pairs, training, held-out images before and after), in one
+process and without the services; a judge answers the same with and without Label Studio. Overrides of the configuration
+may follow, as everywhere: ``--training.learning_rate 1e-3``.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from d3po_core.noise import generator
+from d3po_core.policy import Policy
+from d3po_core.preferences import judgements_to_pairs
+from d3po_core.programmed import OBJECTIVES
+from d3po_core.programmed.judges import SimulatedJudge
+from d3po_core.records import Group, Judgement, Trajectories
+from d3po_core.rollout import rollout
+from d3po_core.training import train
+from tasks.config import Configuration, load_configuration
+from tasks.prompts import epoch_prompts, read_prompts
+
+ERROR_RATE = 0.1
+
+
+class InMemory:
+    """One epoch's trajectories as the training loop's source."""
+
+    def __init__(self, batches: list[Trajectories], embeds: dict[str, torch.Tensor]) -> None:
+        self._batches, self._embeds = batches, embeds
+
+    def read(self, group_ids) -> Trajectories:
+        rows = [(b, i) for g in group_ids for b in self._batches for i, id in enumerate(b.group_ids) if id == g]
+        first = self._batches[0]
+        return Trajectories(
+            ids=tuple(b.ids[i] for b, i in rows),
+            group_ids=tuple(b.group_ids[i] for b, i in rows),
+            prompts=tuple(b.prompts[i] for b, i in rows),
+            latents=torch.stack([b.latents[i] for b, i in rows]),
+            log_prob=torch.stack([b.log_prob[i] for b, i in rows]),
+            timesteps=first.timesteps,
+            trainable=first.trainable,
+        )
+
+    def prompt_embeds(self, prompts) -> torch.Tensor:
+        return torch.stack([self._embeds[prompt] for prompt in prompts])
+
+
+def judged(batch: Trajectories, values: np.ndarray, judge: SimulatedJudge, seed: int) -> list[Judgement]:
+    """What a simulated judge says of a batch of pairs, presented in the drawn order."""
+    judgements = []
+    for row in range(0, len(batch), 2):
+        group, ids = batch.group_ids[row], batch.ids[row : row + 2]
+        order = generator("presentation", run_seed=seed, epoch=0, group=group).permutation(2)
+        answer = judge.compare(group, *(float(values[row + position]) for position in order))
+        level = {"tie": (0.0, 0.0), "left": (1.0, 0.0), "right": (0.0, 1.0)}[answer]
+        by_id = {ids[position]: (value,) for position, value in zip(order, level, strict=True)}
+        judgements.append(
+            Judgement(
+                id=f"simulated:{group}", group_id=group, judge="simulated", verdict="prefer", trajectory_ids=ids,
+                levels=tuple(by_id[id] for id in ids), updated_at="2026-01-01T00:00:00+00:00",
+            )
+        )  # fmt: skip
+    return judgements
+
+
+def held_out(policy: Policy, configuration: Configuration) -> np.ndarray:
+    """[48] values of the judges' objective on held-out prompts with fixed noise."""
+    prompts = read_prompts(configuration.evaluation.prompts)
+    groups = [Group(id=f"e{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
+    embeds = {prompt: policy.encode([prompt])[0] for prompt in {*prompts, ""}}
+    one_each = configuration.sampling.model_copy(update={"group_size": 1})
+    batches = [groups[start : start + 16] for start in range(0, len(groups), 16)]
+    out = rollout(policy, batches, one_each, run_seed=configuration.seed, epoch=None, embeds=embeds)
+    images = np.concatenate([batch.images for batch in out])
+    return OBJECTIVES[configuration.labels.objective](images, prompts)
+
+
+def one_epoch(configuration: Configuration) -> dict:
+    """Run an epoch; its paired improvement and the seconds that each part took."""
+    seed, sampling, clock = configuration.seed, configuration.sampling, time.perf_counter
+    policy = Policy.load(
+        configuration.model, sampling, configuration.lora, threads=configuration.orchestration.threads, lora_seed=seed
+    )
+    times = [clock()]
+    before = held_out(policy, configuration)
+    times.append(clock())
+    prompts = epoch_prompts(
+        read_prompts(configuration.prompts.file), seed=seed, used=0, count=configuration.prompts.groups_per_epoch
+    )
+    groups = [Group(id=f"g{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
+    embeds = {prompt: policy.encode([prompt])[0] for prompt in {*prompts, ""}}
+    size = sampling.groups_per_batch
+    batches = list(
+        rollout(policy, [groups[s : s + size] for s in range(0, len(groups), size)], sampling, run_seed=seed, epoch=0,
+                embeds=embeds)
+    )  # fmt: skip
+    times.append(clock())
+    judge = SimulatedJudge(name="0", run_seed=seed, epoch=0, error_rate=ERROR_RATE)
+    objective = OBJECTIVES[configuration.labels.objective]
+    judgements = [j for b in batches for j in judged(b, objective(b.images, list(b.prompts)), judge, seed)]
+    pairs, _ = judgements_to_pairs(judgements, configuration.training.votes)
+    result = train(
+        policy, InMemory(batches, embeds), pairs, configuration.objective, configuration.training, run_seed=seed, epoch=0
+    )
+    times.append(clock())
+    policy.load_lora_state(result.state.lora)
+    after = held_out(policy, configuration)
+    difference = after - before
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    return {
+        "seed": seed,
+        "pairs": len(pairs),
+        "before": float(before.mean()),
+        "after": float(after.mean()),
+        "difference": float(difference.mean()),
+        "standard_error": error,
+        "improved": bool(difference.mean() > error),
+        "optimizer_steps": result.steps,
+        "metrics": {name: round(value, 5) for name, value in result.metrics.items()},
+        "seconds": dict(zip(("evaluate", "generate", "train"), np.diff(times).round(1).tolist(), strict=True)),
+    }
+
+
+def main() -> None:
+    """One row a seed, printed as it is finished and written at the end."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/demo.yaml")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    arguments, overrides = parser.parse_known_args()
+    rows = []
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        row = one_epoch(load_configuration(arguments.config, [*overrides, "--seed", str(seed)]))
+        rows.append(row)
+        ratio = row["difference"] / row["standard_error"]
+        print(
+            f"seed {seed}: {row['before']:.4f} -> {row['after']:.4f}, {row['difference']:+.4f} ± "
+            f"{row['standard_error']:.4f} ({ratio:+.1f} standard errors), {row['seconds']} {row['metrics']}",
+            flush=True,
+        )
+    print(f"improved by more than one paired standard error: {sum(row['improved'] for row in rows)} of {len(rows)}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"overrides": overrides, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

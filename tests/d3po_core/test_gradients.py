@@ -1,0 +1,213 @@
+"""The group form, two passes and micro-batches give the gradient of Equation 14 over the pairs (METHOD 2)."""
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch.nn.functional import logsigmoid
+
+from d3po_core.config import ObjectiveConfig, TrainingConfig
+from d3po_core.errors import TrainingError
+from d3po_core.gradients import GroupData, accumulate_gradient
+from d3po_core.objectives import Objective, get_objective
+from d3po_core.order import plan_steps
+from d3po_core.policy import Policy
+from d3po_core.records import Pair
+from d3po_core.start_check import StartCheck
+from d3po_core.step_data import group_pairs_by_id, read_groups
+
+K = 4
+PAIRS = [*(tiny.pair(0, winner, loser) for winner in (0, 3) for loser in (1, 2)), tiny.pair(1, 2, 0, 0.75)]
+Gradient = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def exact(folder: Path) -> tuple[Policy, tiny.MemorySource]:
+    """A float64 network that sampled two groups of four, and whose adapter has moved since."""
+    policy = tiny.load(folder, group_size=K)
+    policy.unet.double()
+    source = tiny.MemorySource(tiny.sample(policy, 2), tiny.embeddings(policy))
+    torch.manual_seed(1)
+    state = {name: value + 0.1 * torch.randn_like(value) for name, value in policy.lora_state().items()}
+    policy.load_lora_state(state)
+    return policy, source
+
+
+def data(exact: tuple[Policy, tiny.MemorySource], pairs: list[Pair] = PAIRS) -> tuple[list[GroupData], int]:
+    policy, source = exact
+    (step,) = plan_steps(pairs, policy.schedule.trainable, TrainingConfig(), run_seed=1, epoch=0)
+    own = range(len(step.group_ids))
+    return read_groups(policy, source, group_pairs_by_id(pairs), step, list(own), "epoch_start", None), step.count
+
+
+def gradient(
+    exact: tuple[Policy, tiny.MemorySource],
+    micro_batch: int,
+    objective: Objective | None = None,
+    pairs: list[Pair] = PAIRS,
+    **config: object,
+) -> tuple[Gradient, dict[str, float], int]:
+    """The adapter's gradient, the metrics and the network calls' rows."""
+    policy, _ = exact
+    groups, count = data(exact, pairs)
+    policy.unet.zero_grad(set_to_none=True)
+    objective = objective or get_objective(ObjectiveConfig(**{"beta": 2.0, **config}), policy.dimensions)
+    rows = []
+    hook = policy.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0]) // 2))
+    metrics = accumulate_gradient(policy, objective, groups, count=count, micro_batch=micro_batch)
+    hook.remove()
+    found = {name: parameter.grad.clone() for name, parameter in policy.lora_parameters().items()}
+    return found, {name: float(value) for name, value in metrics.items()}, sum(rows)
+
+
+def close(a: Gradient, b: Gradient, tolerance: float) -> bool:
+    scale = max(float(value.abs().max()) for value in b.values())
+    return all(float((a[name] - b[name]).abs().max()) <= tolerance * scale for name in b)
+
+
+def pair_by_pair(exact: tuple[Policy, tiny.MemorySource]) -> tuple[Gradient, float]:
+    """Equation 14 as it is written: each pair and transition its own two forwards, plain autograd, one mean."""
+    policy, source = exact
+    every, rows = source.trajectories, {name: row for row, name in enumerate(source.trajectories.ids)}
+    policy.unet.zero_grad(set_to_none=True)
+    losses = []
+    for one in PAIRS:
+        for step in range(4):
+            ratios = []
+            for name in (one.preferred, one.dispreferred):
+                row = rows[name]
+                embeds = source.embeds[every.prompts[row]][None]
+                x, action = every.latents[row, step][None], every.latents[row, step + 1][None]
+                ratios.append(policy.log_prob(x, step, action, embeds)[0] - every.log_prob[row, step])
+            z = 2.0 * (ratios[0] - ratios[1])
+            losses.append(-one.target * logsigmoid(z) - (1 - one.target) * logsigmoid(-z))
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in policy.lora_parameters().items()}, float(loss.detach())
+
+
+def test_group_form_is_the_pair_by_pair_gradient(exact: tuple[Policy, tiny.MemorySource]) -> None:
+    expected, loss = pair_by_pair(exact)
+    found, metrics, _ = gradient(exact, micro_batch=64)
+    assert close(found, expected, 1e-6)
+    assert metrics["train/loss"] == pytest.approx(loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 4, 5, 7, 24, 64])
+def test_every_micro_batch_is_one_gradient_by_one_pass_or_two(
+    exact: tuple[Policy, tiny.MemorySource], micro_batch: int
+) -> None:
+    whole, whole_metrics, _ = gradient(exact, micro_batch=64)
+    found, metrics, rows = gradient(exact, micro_batch)
+    assert close(found, whole, 1e-9)
+    assert metrics == pytest.approx(whole_metrics, rel=1e-9)
+    transitions = (4 + 2) * 4  # group 0 has four images in a pair, group 1 two
+    assert rows == (transitions if micro_batch >= K else 2 * transitions), "each image once, twice where it must be"
+
+
+def test_an_objective_that_couples_trajectories_takes_two_passes_to_the_exact_gradient(
+    exact: tuple[Policy, tiny.MemorySource],
+) -> None:
+    """Trajectory DPO, −log σ(β Σ_t (r_w − r_l)), against plain autograd over everything at once."""
+    policy, _source = exact
+
+    class TrajectoryDPO:
+        couples, reduction, reference, clip_range = "trajectory", "mean", "epoch_start", None
+
+        def __call__(self, r, sampled, pairs, count):  # type: ignore[no-untyped-def]
+            z = 0.5 * (r[pairs.preferred] - r[pairs.dispreferred]).sum(dim=1)
+            return -logsigmoid(z).sum() / count, {}
+
+    found, _, rows = gradient(exact, 5, TrajectoryDPO())
+    assert rows == 2 * 6 * 4
+    policy.unet.zero_grad(set_to_none=True)
+    groups, count = data(exact)
+    loss = torch.zeros((), dtype=torch.float64)
+    for group in groups:
+        r = []
+        for image in range(len(group.ids)):
+            x, actions = group.latents[image, :-1], group.latents[image, 1:]
+            log_prob = policy.log_prob(x, torch.arange(4), actions, group.embeds.expand(4, -1, -1))
+            r.append(log_prob - group.reference[image])
+        loss = loss + TrajectoryDPO()(torch.stack(r), None, group.pairs, count)[0]
+    loss.backward()
+    expected = {name: parameter.grad for name, parameter in policy.lora_parameters().items()}
+    assert close(found, expected, 1e-9)
+
+
+def test_known_log_ratios_need_no_first_pass_and_give_the_closed_form(exact: tuple[Policy, tiny.MemorySource]) -> None:
+    """Before the first update every coefficient is ∓β/2 over the count; images in no pair are not computed."""
+    policy, _source = exact
+    state = policy.lora_state()
+    fresh = dict(tiny.load(policy.folder).lora_state().items())
+    policy.load_lora_state(fresh)
+    try:
+        by_two, _, _ = gradient(exact, 64)
+        groups, count = data(exact)
+        policy.unet.zero_grad(set_to_none=True)
+        check, rows = StartCheck(torch.float64), []
+        hook = policy.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0]) // 2))
+        objective = get_objective(ObjectiveConfig(beta=2.0), policy.dimensions)
+        metrics = accumulate_gradient(policy, objective, groups, count=count, micro_batch=5, start_check=check)
+        hook.remove()
+        check.finish()
+    finally:
+        policy.load_lora_state(state)
+    found = {name: parameter.grad for name, parameter in policy.lora_parameters().items()}
+    assert close(found, by_two, 1e-6)
+    assert float(metrics["train/loss"]) == pytest.approx(0.693147, abs=5e-7)
+    assert (sum(rows), check.compared) == (24, 24)
+
+
+def test_images_whose_coefficient_is_zero_are_not_computed(exact: tuple[Policy, tiny.MemorySource]) -> None:
+    """The first pass tells which elements are clipped; those have no second."""
+    clip = {"ratio_clip": "published", "ratio_clip_range": 0.1}
+    _, metrics, rows = gradient(exact, 3, **clip)
+    assert 0 < metrics["train/clip_frac_preferred"] < 1
+    assert 24 < rows < 48
+    assert close(gradient(exact, 3, **clip)[0], gradient(exact, 64, **clip)[0], 1e-9)
+
+
+def test_seven_images_with_three_marked_take_seven_evaluations_a_transition_not_24(folder: Path) -> None:
+    policy = tiny.load(folder, group_size=7, num_inference_steps=1)
+    source = tiny.MemorySource(tiny.sample(policy, 1), tiny.embeddings(policy))
+    pairs = [tiny.pair(0, w, l) for w in (0, 1, 2, 3) for l in (4, 5, 6)]  # noqa: E741
+    _, _, rows = gradient((policy, source), 7, pairs=pairs)
+    assert rows == 7
+    assert 2 * len(pairs) == 24
+    assert len(list(combinations(range(7), 2))) == 21
+
+
+def test_memory_is_a_micro_batches_whatever_is_coupled(exact: tuple[Policy, tiny.MemorySource]) -> None:
+    """No forward with gradient is larger than the micro-batch."""
+    policy, _ = exact
+    largest = []
+    hook = policy.unet.register_forward_pre_hook(lambda module, args: largest.append(len(args[0]) // 2))
+    gradient(exact, 5)
+    hook.remove()
+    assert max(largest) <= 5
+
+
+def test_float16_gradients_survive_by_scaling(folder: Path) -> None:
+    """Coefficients of order β / count vanish in float16 unless scaled: compared with the float32 network's gradient."""
+    found: dict[str, Gradient] = {}
+    for dtype in ("float32", "float16"):
+        policy = tiny.load(folder, dtype=dtype, group_size=K)
+        source = tiny.MemorySource(tiny.sample(tiny.load(folder, group_size=K), 2), tiny.embeddings(policy))
+        found[dtype], _, _ = gradient((policy, source), 6, beta=1e-4)
+    for name, expected in found["float32"].items():
+        if "lora_B" in name:
+            cosine = torch.nn.functional.cosine_similarity(found["float16"][name].flatten(), expected.flatten(), dim=0)
+            assert float(cosine) > 0.99, name
+            assert float(found["float16"][name].norm() / expected.norm()) == pytest.approx(1, abs=0.1)
+
+
+def test_non_finite_log_probs_name_their_trajectories(folder: Path) -> None:
+    policy = tiny.load(folder)
+    trajectories = tiny.sample(policy, 2)
+    trajectories.latents[3, 2] = torch.nan
+    source = tiny.MemorySource(trajectories, tiny.embeddings(policy))
+    with pytest.raises(TrainingError, match=r"g000001-1 \(step 1\), g000001-1 \(step 2\).*d3po run --retrain"):
+        gradient((policy, source), 64, pairs=tiny.first_wins(2))
