@@ -9,20 +9,17 @@ Letters: B rows, N images or prompts, C × H × W latent, L prompt tokens, D tex
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import UNet2DConditionModel
 
 from d3po_core import adapters, ddim
 from d3po_core.config import LoraConfig, ModelConfig, SamplingConfig
 from d3po_core.devices import make_deterministic, pick_device, torch_dtype, use_threads
-from d3po_core.errors import ModelError
 from d3po_core.model_files import locate, model_digest, read_json
+from d3po_core.pipeline_parts import PipelineParts, load_part
 
 __all__ = ["Policy", "model_digest"]
 
@@ -44,7 +41,9 @@ class Policy:
     ) -> None:
         self.folder, self.unet, self.schedule, self.sampling = folder, unet, schedule, sampling
         self.dtype, self.device, self.lora, self.threads = dtype, device, lora, threads
+        self.parts = PipelineParts(folder, device)
         self._null_embeds: torch.Tensor | None = None
+        self._lora_parameters = adapters.parameters(unet)
 
     @classmethod
     def load(
@@ -76,7 +75,7 @@ class Policy:
             read_json(folder / "scheduler" / "scheduler_config.json"), sampling.num_inference_steps, sampling.eta
         )
         dtype, device = torch_dtype(model.dtype), pick_device(model.device)
-        unet = _load_part(UNet2DConditionModel, folder, "unet", dtype, device)
+        unet = load_part(UNet2DConditionModel, folder, "unet", dtype, device)
         if lora is not None:
             adapters.add_adapter(unet, lora, lora_seed)
         return cls(
@@ -174,58 +173,19 @@ class Policy:
 
     # ---- prompts and images ------------------------------------------------------------------------------------
 
-    @cached_property
-    def _tokenizer(self) -> CLIPTokenizer:
-        return CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
-
-    @cached_property
-    def _text_encoder(self) -> Any:
-        return _load_part(CLIPTextModel, self.folder, "text_encoder", torch.float32, self.device)
-
-    @cached_property
-    def _vae(self) -> Any:
-        return _load_part(AutoencoderKL, self.folder, "vae", torch.float32, self.device)
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """What the text encoder takes, its two end marks included."""
-        positions = read_json(self.folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)
-        return min(int(self._tokenizer.model_max_length), int(positions))
-
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Refuse prompts of more tokens than the text encoder takes, unless they are to be truncated.
 
         Raises:
-            ModelError: naming each such prompt with its token count.
+            ModelError: naming such prompts with their token counts.
         """
-        if self.sampling.long_prompts == "truncate":
-            return
-        limit = self.max_prompt_tokens
-        counts = {prompt: len(self._tokenizer(prompt).input_ids) for prompt in dict.fromkeys(prompts)}
-        long = [f"{prompt!r} ({count} tokens)" for prompt, count in counts.items() if count > limit]
-        if long:
-            raise ModelError(
-                f"{len(long)} prompts are longer than the {limit} tokens the text encoder takes: {'; '.join(long[:5])}"
-                f"{' …' if len(long) > 5 else ''}. Shorten them, or set sampling.long_prompts to truncate."
-            )
+        if self.sampling.long_prompts == "refuse":
+            self.parts.refuse_long_prompts(prompts)
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> torch.Tensor:
         """Text-encoder output [n, L, D] float32 on the CPU; each prompt alone, so that no neighbour changes it."""
         self.check_prompts(prompts)
-        encoder, rows = self._text_encoder, []
-        for prompt in prompts:
-            tokens = self._tokenizer(
-                prompt,
-                padding="max_length",
-                max_length=self.max_prompt_tokens,
-                truncation=True,
-                return_tensors="pt",
-            )
-            masked = getattr(encoder.config, "use_attention_mask", False)
-            mask = tokens.attention_mask.to(self.device) if masked else None
-            rows.append(encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0].cpu())
-        return torch.cat(rows) if rows else torch.empty(0, self.max_prompt_tokens, encoder.config.hidden_size)
+        return self.parts.encode(prompts)
 
     @property
     def null_embeds(self) -> torch.Tensor:
@@ -238,15 +198,9 @@ class Policy:
         """Take the unconditional prompt's embedding as it was stored, so that the text encoder need not be loaded."""
         self._null_embeds = embeds_LD.reshape(1, *embeds_LD.shape[-2:]).to(self.device)
 
-    @torch.no_grad()
     def decode(self, latents_NCHW: torch.Tensor) -> np.ndarray:
         """x_0 as RGB images [N, h, w, 3] uint8; each image alone, which bounds the memory whatever N is."""
-        vae, images = self._vae, []
-        for latent in latents_NCHW.to(self.device, torch.float32):
-            pixels = vae.decode(latent[None] / vae.config.scaling_factor).sample[0]
-            pixels = (pixels / 2 + 0.5).clamp(0, 1).mul(255).round()
-            images.append(pixels.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-        return np.stack(images)
+        return self.parts.decode(latents_NCHW)
 
     # ---- the adapter -------------------------------------------------------------------------------------------
 
@@ -264,7 +218,7 @@ class Policy:
 
     def lora_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The adapter's tensors by name, sorted; empty for the bare model."""
-        return adapters.parameters(self.unet)
+        return self._lora_parameters
 
     def lora_state(self) -> dict[str, torch.Tensor]:
         """Copies of the adapter's tensors by name: float32, CPU."""
@@ -283,13 +237,3 @@ class Policy:
         if self.lora is None:
             raise ValueError("This policy was loaded without a LoRA: there is no adapter to export.")
         adapters.export(self.unet, folder)
-
-
-def _load_part(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """One network of the pipeline, frozen and in eval() mode."""
-    named = {"torch_dtype": dtype} if hasattr(kind, "load_config") else {"dtype": dtype}
-    try:
-        module = kind.from_pretrained(folder / part, use_safetensors=True, **named)
-    except (OSError, ValueError, RuntimeError) as problem:
-        raise ModelError(f"model: the part {part!r} in {folder / part} could not be loaded: {problem}") from problem
-    return module.to(device).eval().requires_grad_(False)

@@ -9,22 +9,21 @@ image once per transition. This module writes nothing: checkpoints and metrics l
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from d3po_core import ddim
 from d3po_core.checkpoint import CheckpointState
-from d3po_core.config import ObjectiveConfig, Section, TrainingConfig
+from d3po_core.config import ObjectiveConfig, TrainingConfig
 from d3po_core.devices import use_threads
 from d3po_core.errors import TrainingError
 from d3po_core.gradients import accumulate_gradient
 from d3po_core.objectives import Objective, get_objective
+from d3po_core.optimizer_state import binding_settings, capture_state, prepare_optimizer
 from d3po_core.order import OptimizerStep, plan_steps
 from d3po_core.policy import Policy
 from d3po_core.ranks import Ranks
@@ -105,10 +104,10 @@ def train(
     check_tolerance(objective, network_dtype, policy.dimensions)
     micro_batch = training_config.micro_batch or default_micro_batch(policy.latent_shape)
     plan = plan_steps(pairs, policy.schedule.trainable, training_config, run_seed=run_seed, epoch=epoch)
-    settings = _settings(objective_config, training_config, micro_batch, pairs)
+    settings = binding_settings(objective_config, training_config, micro_batch, pairs)
     ranks = Ranks(policy.device, accelerator)
     with ranks.together():
-        optimizer, done = _prepare(policy, training_config, resume, initial_state, settings)
+        optimizer, done = prepare_optimizer(policy, training_config, resume, initial_state, settings)
         if resume is not None:
             objective.load_state(dict(resume.objective_state))
         pairs_by_group = group_pairs_by_id(pairs)
@@ -117,7 +116,7 @@ def train(
     _check_same_adapter(policy, ranks)
 
     def state(step: int) -> CheckpointState:
-        return _state(policy, optimizer, objective, plan, step, run_seed, epoch, settings)
+        return capture_state(policy, optimizer, objective, plan, step, run_seed, epoch, settings)
 
     metrics: dict[str, float] = {}
     warned = False
@@ -146,41 +145,6 @@ def train(
             if ranks.is_main and on_checkpoint is not None and due:
                 on_checkpoint(state(number + 1))
     return TrainingResult(state=state(len(plan)), steps=len(plan), metrics=metrics)
-
-
-def _prepare(
-    policy: Policy,
-    training: TrainingConfig,
-    resume: CheckpointState | None,
-    initial: CheckpointState | None,
-    settings: Mapping[str, Any],
-) -> tuple[torch.optim.AdamW, int]:
-    """The optimizer with the moments it starts from, and the optimizer steps already done."""
-    parameters = policy.lora_parameters()
-    if not parameters:
-        raise ValueError("The policy has no adapter to train: load it with a LoraConfig.")
-    if resume is not None:
-        resume.check_settings(settings)
-        policy.load_lora_state(dict(resume.lora))
-    optimizer = torch.optim.AdamW(
-        list(parameters.values()),
-        lr=training.learning_rate,
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_epsilon,
-        weight_decay=training.weight_decay,
-        foreach=False,
-    )
-    carried = resume or initial
-    if carried is not None:
-        if carried.exp_avg.keys() != parameters.keys():
-            raise ValueError("The optimizer state's tensors are not this adapter's. Were the LoRA's modules changed?")
-        for name, parameter in parameters.items():
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(carried.optimizer_steps)),
-                "exp_avg": carried.exp_avg[name].to(parameter, copy=True),
-                "exp_avg_sq": carried.exp_avg_sq[name].to(parameter, copy=True),
-            }
-    return optimizer, resume.step if resume is not None else 0
 
 
 def _update(
@@ -238,55 +202,3 @@ def _check_same_adapter(policy: Policy, ranks: Ranks) -> None:
     digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in policy.lora_state().values())).hexdigest()
     if len(set(ranks.gather(digest))) > 1:
         raise TrainingError("The processes were given different adapters. Load the same state in each (`d3po audit`).")
-
-
-def _settings(
-    objective: ObjectiveConfig, training: TrainingConfig, micro_batch: int, pairs: Sequence[Pair]
-) -> dict[str, Any]:
-    """What has to be the same for a resumed training to be the same one: all but the free fields."""
-    sections = {"objective": objective, "training": training}
-    fields = {
-        f"{name}.{field}": value
-        for name, section in sections.items()
-        for field, value in section.model_dump(mode="json").items()
-        if _frozen_by(section, field) != "free"
-    }
-    rows = sorted([pair.group_id, pair.preferred, pair.dispreferred, pair.target] for pair in pairs)
-    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return fields | {"training.micro_batch": micro_batch, "pairs": digest}
-
-
-def _frozen_by(section: Section, field: str) -> object:
-    extra = type(section).model_fields[field].json_schema_extra
-    return extra.get("frozen_by") if isinstance(extra, dict) else None
-
-
-def _state(
-    policy: Policy,
-    optimizer: torch.optim.AdamW,
-    objective: Objective,
-    plan: list[OptimizerStep],
-    step: int,
-    run_seed: int,
-    epoch: int,
-    settings: Mapping[str, Any],
-) -> CheckpointState:
-    moments: dict[str, dict[str, torch.Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
-    count = 0
-    for name, parameter in policy.lora_parameters().items():
-        own = optimizer.state[parameter]
-        count = int(own["step"])
-        for kind in moments:
-            moments[kind][name] = own[kind].detach().cpu().clone()
-    return CheckpointState(
-        lora=policy.lora_state(),
-        **moments,
-        optimizer_steps=count,
-        step=step,
-        steps_total=len(plan),
-        inner_epoch=plan[step - 1].inner_epoch,
-        objective_state=objective.state(),
-        run_seed=run_seed,
-        epoch=epoch,
-        settings=dict(settings),
-    )

@@ -214,12 +214,20 @@ def schema() -> None:
 
 
 def _run_here(config: str, overrides: list[str], retrain: bool) -> int:
+    from flows.flow_runs import prefect_client
+
+    with prefect_client() as client:
+        client.hello()
+
     from flows.epoch import WAITING, epoch
 
     state = epoch(config, overrides, retrain, return_state=True)
     if state.name == WAITING:
         console.print(f"{state.message}\nnext: judge, then run the same command again")
         return WAITS_FOR_PEOPLE
+    if state.is_cancelled():
+        print(f"error: {state.message}", file=sys.stderr)
+        return 1
     if not state.is_completed():
         state.result()
     return 0

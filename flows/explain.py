@@ -19,6 +19,13 @@ KNOWN = {
 """By name, so that explaining an error imports nothing."""
 
 
+def _next(error: Exception) -> str:
+    """The next step for errors of the core, which knows no command line."""
+    if getattr(error, "remedy", None) or "next:" in str(error).lower():
+        return ""
+    return "\n  next: mend what is named above, then d3po init CONFIG looks at it again"
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn the errors that the code explains into their message and exit status 1; ``D3PO_TRACEBACK=1`` shows all."""
@@ -28,5 +35,5 @@ def explained() -> Iterator[None]:
         kinds = {(kind.__module__, kind.__name__) for kind in type(error).__mro__}
         if os.environ.get("D3PO_TRACEBACK") or not kinds & KNOWN:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_next(error)}", file=sys.stderr)
         sys.exit(1)

@@ -101,7 +101,7 @@ def up(folder: Path = DEFAULT_FOLDER, *, document_root: Path = Path("runs"), pro
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     document_root.mkdir(parents=True, exist_ok=True)
     with _only_one(folder):
-        label_studio_env = ensure_label_studio_env(folder / "label-studio-env")
+        label_studio_env = ensure_label_studio_env(project / ".label-studio-env")
         settings = _settings(folder, document_root=document_root, project=project)
         credentials = _credentials(folder)
         prepare_database(folder / "label-studio", credentials["database"])
@@ -149,6 +149,8 @@ def down(folder: Path = DEFAULT_FOLDER) -> tuple[str, ...]:
         for name in ("prefect-worker", "prefect-server", "label-studio"):
             supervisor.stop(name)
         supervisor.shutdown()
+        # A flow's process leads a group of its own and outlives a worker that had to be killed.
+        end_leftovers(folder)
     return tuple(stopped)
 
 

@@ -68,13 +68,18 @@ def wait_until(configuration: Configuration, run: Run, what: str, timeout: float
     while True:
         numbers = run.epochs()
         bound = bound_flow_runs(run, numbers[-1]) if numbers else []
-        if bound and _reached(bound[-1], what):
+        if bound and _reached(run, numbers[-1], bound, what):
             return
-        ended = bound and bound[-1].kind in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+        # One that was turned away (cancelled) says nothing of the one that it met.
+        ended = [one for one in bound if one.kind in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)]
         # A flow run that was just submitted is bound to no epoch yet.
-        if ended and not epoch_flow_runs(StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING):
+        if (
+            ended
+            and all(one in ended or one.kind is StateType.COMPLETED for one in bound)
+            and not epoch_flow_runs(StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
+        ):
             raise UserError(
-                f"flow run {bound[-1].name} is {bound[-1].state}: {bound[-1].message}",
+                f"flow run {ended[-1].name} is {ended[-1].state}: {ended[-1].message}",
                 remedy=f"d3po status {run_folder(configuration)}",
             )
         if time.monotonic() > deadline:
@@ -85,8 +90,11 @@ def wait_until(configuration: Configuration, run: Run, what: str, timeout: float
         time.sleep(0.5)
 
 
-def _reached(bound: BoundFlowRun, what: str) -> bool:
-    return bound.kind is (StateType.PAUSED if what == "people" else StateType.COMPLETED)
+def _reached(run: Run, number: int, bound: list[BoundFlowRun], what: str) -> bool:
+    kinds = {one.kind for one in bound}
+    if what == "people":
+        return StateType.PAUSED in kinds
+    return StateType.COMPLETED in kinds and run.epoch(number).seal() is not None
 
 
 def _stages(epoch: Epoch) -> dict[str, str]:

@@ -262,6 +262,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _section(program: Program, log: Path) -> str:
+    # supervisord runs in the services folder; it expands a log file's path twice, so a folder with % must not be in it.
     environment = ",".join(f'{key}="{_quoted(key, value)}"' for key, value in program.environment.items())
     return f"""
 [program:{program.name}]
@@ -277,7 +278,7 @@ stopasgroup=true
 killasgroup=true
 stopwaitsecs={STOP_SECONDS:g}
 redirect_stderr=true
-stdout_logfile={_literal(log)}
+stdout_logfile=logs/{log.name}
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """

@@ -82,7 +82,7 @@ class Epoch:
         if seal["digest"] != body["digest"]:
             raise CommitConflictError(
                 f"{self} is sealed with content {seal['digest']}; expected {body['digest']}",
-                f"d3po audit --run {self.run.name}",
+                f"d3po audit {self.run.location}",
             )
         return seal
 
@@ -158,8 +158,9 @@ class Epoch:
             self.run.backend.remove(prefix)
             self.discard(attempt)
             return self._winner(attempt.name)
-        if attempt.path.is_dir():
+        if commit.files and attempt.path.is_dir():
             self.run.files.adopt(attempt.path, prefix)
+        self.discard(attempt)
         return self.read_commit(attempt.name, number)
 
     def latest(self, name: str) -> Commit | None:
@@ -195,7 +196,7 @@ class Epoch:
                 raise CorruptDataError(
                     f"Marker {number - 1} of {name} in {self} is not the one that marker {number} superseded: "
                     f"expected sha256 {commit.previous}, found {commits[-1].digest}",
-                    f"d3po audit --run {self.run.name}",
+                    f"d3po audit {self.run.location}",
                 )
             commits.append(commit)
         return commits
@@ -277,7 +278,7 @@ class Epoch:
     @property
     def heal_command(self) -> str:
         """What an operator types to have this epoch's broken data made again."""
-        return layout.heal_command(self.run.name, self.number)
+        return layout.heal_command(self.run.location, self.number)
 
     def describe(self, commit: Commit, file: str) -> str:
         """How messages name a file of a commit."""
@@ -294,14 +295,14 @@ class Epoch:
             return None
         where = f"{self.run.location}/{key}"
         return decode(
-            data, document_format, where, f"restore {where} from a backup, then d3po audit --run {self.run.name}"
+            data, document_format, where, f"restore {where} from a backup, then d3po audit {self.run.location}"
         )
 
     def _required(self, file: str, document_format: str) -> dict[str, Any]:
         record = self._record(file, document_format)
         if record is None:
             raise MissingDataError(
-                f"{self.run.location}/{self.key}/{file} vanished", f"d3po audit --run {self.run.name}"
+                f"{self.run.location}/{self.key}/{file} vanished", f"d3po audit {self.run.location}"
             )
         return record
 
@@ -333,7 +334,7 @@ class Epoch:
         if any(path is None or name == path or name.startswith(f"{path}/") for name in commit.pruned):
             return MissingDataError(
                 f"{shown} ({commit.name}, {self}) was pruned on {commit.time}, on request",
-                f"d3po audit --run {self.run.name}",
+                f"d3po audit {self.run.location}",
             )
         return MissingDataError(
             f"{commit.name} in {self} has no file {shown}; it has {sorted(commit.files)[:8]}", self.heal_command

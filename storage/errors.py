@@ -25,7 +25,7 @@ class StorageError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message}\nNext: {self.remedy}" if self.remedy else self.message
+        return f"{self.message}\n  next: {self.remedy}" if self.remedy else self.message
 
 
 class MissingDataError(StorageError, FileNotFoundError):

@@ -41,7 +41,7 @@ def read_events(run: "Run", epoch: int, kind: str) -> list[dict[str, Any]]:
     Raises:
         CorruptDataError: One is not what was written.
     """
-    remedy = f"restore it from a backup, then d3po audit --run {run.name}"
+    remedy = f"restore it from a backup, then d3po audit {run.location}"
     return [
         decode(run.backend.get(key), EVENT_FORMAT, f"{run.location}/{key}", remedy)
         for key in event_keys(run, epoch, kind)

@@ -27,7 +27,7 @@ def copy_commit(source: Epoch, name: str, target: Epoch) -> Commit:
     """
     original = source.latest(name)
     if original is None:
-        raise MissingDataError(f"{source} has no commit {name}", f"d3po status --run {source.run.name}")
+        raise MissingDataError(f"{source} has no commit {name}", f"d3po status {source.run.location}")
     attempt = target.begin(name)
     if original.files:
         folder = source.fetch(original)

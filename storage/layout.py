@@ -204,21 +204,21 @@ def parse_event_key(key: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def heal_command(run: str, epoch: int) -> str:
-    """What an operator types to have broken data made again."""
-    return f"d3po heal --run {run} --epoch {epoch}"
+def heal_command(location: str, epoch: int) -> str:
+    """What an operator types to have a run's broken data made again."""
+    return f"d3po heal {location} --epoch {epoch}"
 
 
 def locate(path: Path) -> tuple[str, int] | None:
-    """The run and the epoch that a local file belongs to, from its path alone; None outside of any."""
+    """The run's folder and the epoch that a local file belongs to, from its path alone; None outside of any."""
     parts = path.absolute().parts
     for at in range(len(parts) - 2, 0, -1):
         if parts[at] == "epochs" and (epoch := parse_epoch(parts[at + 1])) is not None:
-            return parts[at - 1], epoch
+            return str(Path(*parts[:at])), epoch
     return None
 
 
 def remedy_for(path: Path) -> str:
     """The command that heals a local file, as precisely as its path tells."""
     found = locate(path)
-    return heal_command(*found) if found else "d3po audit --run NAME, then d3po heal --run NAME --epoch N"
+    return heal_command(*found) if found else "d3po audit RUN, then d3po heal RUN --epoch N"

@@ -51,9 +51,10 @@ def acquire(path: Path) -> int:
 
 
 def release(descriptor: int) -> None:
-    """Give a lock back."""
-    _held.discard(descriptor)
-    os.close(descriptor)
+    """Give a lock back; in a forked child, which never held it, this does nothing."""
+    if descriptor in _held:
+        _held.discard(descriptor)
+        os.close(descriptor)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def _parent(epoch: Epoch) -> tuple[dict[str, Any] | None, str | None]:
     if seal is None:
         raise StorageError(
             f"{epoch} cannot be sealed: its parent, epoch {parent.number}, is not",
-            f"d3po status --run {epoch.run.name}",
+            f"d3po status {epoch.run.location}",
         )
     return {"epoch": parent.number, "sha256": sha256(parent.run.backend.get(f"{parent.key}/{layout.SEAL}"))}, seal[
         "digest"
@@ -95,7 +95,7 @@ def _parent(epoch: Epoch) -> tuple[dict[str, Any] | None, str | None]:
 
 def _plan_bytes(epoch: Epoch) -> bytes:
     if epoch.plan() is None:
-        raise MissingDataError(f"{epoch} has no {layout.PLAN}", f"d3po run --run {epoch.run.name}")
+        raise MissingDataError(f"{epoch} has no {layout.PLAN}", "d3po run CONFIG")
     return epoch.run.backend.get(f"{epoch.key}/{layout.PLAN}")
 
 

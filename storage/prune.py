@@ -31,7 +31,7 @@ def prune(epoch: Epoch, name: str, path: str, reason: str) -> Commit:
         MissingDataError: There is no such commit, or no such path in it.
     """
     if epoch.seal() is None:
-        raise StorageError(f"{epoch} is not sealed; its data are still needed", f"d3po run --run {epoch.run.name}")
+        raise StorageError(f"{epoch} is not sealed; its data are still needed", "d3po run CONFIG")
     current = epoch.latest(name)
     if current is None:
         raise MissingDataError(f"{epoch} has no commit {name}", epoch.heal_command)

@@ -71,7 +71,7 @@ class Run:
             backend.create(layout.RUN_FILE, data)
         except CommitConflictError:
             raise CommitConflictError(
-                f"There is a run {name!r} at {location} already", f"d3po status --run {name}, or choose another name"
+                f"There is a run {name!r} at {location} already", f"d3po status {location}, or choose another name"
             ) from None
         return cls(os.fspath(root), name, decode(data, RUN_FORMAT, layout.RUN_FILE, ""), backend)
 
@@ -92,7 +92,7 @@ class Run:
             raise MissingDataError(
                 f"There is no run {name!r}: expected {location}/{layout.RUN_FILE}", "d3po init"
             ) from None
-        remedy = f"restore {location}/{layout.RUN_FILE} from a backup, then d3po audit --run {name}"
+        remedy = f"restore {location}/{layout.RUN_FILE} from a backup, then d3po audit {location}"
         return cls(os.fspath(root), name, decode(data, RUN_FORMAT, f"{location}/{layout.RUN_FILE}", remedy), backend)
 
     @staticmethod
@@ -147,7 +147,7 @@ class Run:
         if self.backend.local_path(layout.RUN_FILE) is None:
             return nullcontext()
         path = self.home / layout.LOCKS_FOLDER / f"{layout.check_commit_name(purpose)}.lock"
-        remedy = f"d3po status --run {self.name} shows what it does; kill PID ends it and frees the lock"
+        remedy = f"d3po status {self.location} shows what it does; kill PID ends it and frees the lock"
         return locks.hold(path, f"{purpose} of run {self.name}", remedy)
 
     def bind(self, flow_run_id: str, epoch: int, **details: Any) -> None:
@@ -167,7 +167,7 @@ class Run:
         elif bound != epoch:
             raise CommitConflictError(
                 f"Flow run {flow_run_id} of run {self.name} is bound to epoch {bound}; expected {epoch}",
-                f"start a new flow run: d3po run --run {self.name}",
+                f"start a new flow run: d3po run CONFIG",
             )
 
     def binding(self, flow_run_id: str) -> int | None:

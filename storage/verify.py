@@ -42,7 +42,7 @@ class Finding:
         return self.kind not in ("pruned", "healed")
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}\nNext: {self.remedy}"
+        return f"{self.kind}: {self.message}\n  next: {self.remedy}"
 
 
 def verify_epoch(epoch: Epoch, parents: bool = True) -> Iterator[Finding]:
@@ -259,13 +259,13 @@ def _lost_marker(epoch: Epoch, name: str, sealed: dict[str, Any]) -> Finding:
 def _finding(epoch: Epoch, error: StorageError, name: str, file: str | None) -> Finding:
     """An error met while reading, as a finding."""
     kind: Kind = "missing" if isinstance(error, MissingDataError) else "corrupt"
-    remedy = error.remedy or f"d3po audit --run {epoch.run.name}"
+    remedy = error.remedy or f"d3po audit {epoch.run.location}"
     return Finding(kind=kind, epoch=epoch.number, name=name, file=file, message=error.message, remedy=remedy)
 
 
 def _own(epoch: Epoch, kind: Kind, name: str, file: str | None, message: str) -> Finding:
     """A finding on the epoch's own records, which cannot be computed again."""
-    remedy = f"restore it from a backup of {epoch.run.location}/{epoch.key}, then d3po audit --run {epoch.run.name}"
+    remedy = f"restore it from a backup of {epoch.run.location}/{epoch.key}, then d3po audit {epoch.run.location}"
     if kind in ("pruned", "healed"):
         remedy = "nothing: this was done on purpose"
     return Finding(kind=kind, epoch=epoch.number, name=name, file=file, message=message, remedy=remedy)

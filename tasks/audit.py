@@ -62,7 +62,9 @@ def _adapter(context: EpochContext, folder: Path, record: dict) -> Iterator[str]
 
 def _epoch(context: EpochContext) -> Iterator[str]:
     epoch = context.epoch
-    for finding in verify_epoch(epoch):
+    for finding in verify_epoch(epoch, parents=False):
+        if finding.broken:
+            raise UserError(f"{finding.kind}: {finding.message}", remedy=finding.remedy)
         yield str(finding)
     judgements = read_rows(epoch.fetch(epoch.latest("pull"), "judgements.parquet"), JUDGEMENTS)
     pairs = read_rows(epoch.fetch(epoch.latest("train-plan"), "pairs.parquet"), PAIRS)

@@ -27,12 +27,13 @@ def connect() -> LabelStudioClient:
 
 
 def _key_from_block() -> str:
+    import httpx
     from prefect.blocks.system import Secret
 
     try:
         return Secret.load(SECRET_BLOCK).get()
-    except ValueError:
+    except (ValueError, httpx.TransportError):
         raise UserError(
-            f"neither LABEL_STUDIO_API_KEY nor a Prefect secret block named {SECRET_BLOCK} is set",
+            f"LABEL_STUDIO_API_KEY is not set, and Prefect has (or reaches) no secret block named {SECRET_BLOCK}",
             remedy=f"export LABEL_STUDIO_API_KEY=…, or prefect block create secret, named {SECRET_BLOCK}",
         ) from None

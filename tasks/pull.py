@@ -154,6 +154,7 @@ def _set_aside(parsed: ParsedAnnotations, done: Progress) -> str:
         "annotations": [{"id": item.id, "reason": item.reason, "group": item.group} for item in parsed.set_aside],
         "groups_skipped": sorted(done.set_aside),
         "groups_open": sorted(done.open),
+        "groups_missing_in_label_studio": parsed.missing,
         "drafts": parsed.drafts,
     }
     return json.dumps(body, indent=1)

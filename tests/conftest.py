@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.label_studio import LabelStudioServer, running_label_studio
+from tests.support.project import Project, make_project, services_of
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,17 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
     template = pytestconfig.cache.mkdir("label-studio")
     with running_label_studio(tmp_path_factory.mktemp("label-studio"), template=template) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bare_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project folder with a tiny model and no services: nothing answers anywhere."""
+    return make_project(tmp_path_factory.mktemp("bare") / "project")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Project]:
+    """A project folder with its own Label Studio, Prefect server and worker, as ``d3po services up`` makes them."""
+    made = make_project(tmp_path_factory.mktemp("project") / "project")
+    with services_of(made, template=pytestconfig.cache.mkdir("label-studio")) as running:
+        yield running

@@ -127,14 +127,16 @@ def reconstruct(vae, pictures: np.ndarray) -> np.ndarray:
 
 
 def train(pictures: np.ndarray, labels: dict[str, torch.Tensor], steps: int, seed: int) -> ShapesClassifier:
-    """Return a classifier trained on uint8 pictures under random brightness and noise."""
+    """Return a classifier trained on uint8 pictures, mirrored, shifted, dimmed and with noise at random."""
     torch.manual_seed(seed)
     model, rng = ShapesClassifier(), np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.parameters(), 4e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
     for number in range(steps):
         rows = rng.integers(0, len(pictures), 96)
-        pixels = to_pixels(pictures[rows]) * (1 + 0.05 * torch.randn(96, 1, 1, 1))
+        batch = pictures[rows][:, :, :: rng.choice([-1, 1])]
+        batch = np.roll(batch, rng.integers(-3, 4, 2), (1, 2))
+        pixels = to_pixels(batch) * (1 + 0.05 * torch.randn(96, 1, 1, 1))
         logits = model(pixels + 0.04 * torch.rand(96, 1, 1, 1) * torch.randn(pixels.shape))
         loss = sum(
             functional.cross_entropy(logits[name], labels[name][rows], label_smoothing=0.02)
@@ -155,17 +157,19 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
-    parser.add_argument("--images", type=int, default=6_000)
-    parser.add_argument("--steps", type=int, default=1_600)
+    parser.add_argument("--images", type=int, default=9_000)
+    parser.add_argument("--steps", type=int, default=2_500)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     vae = AutoencoderKL.from_pretrained(args.vae, torch_dtype=torch.float32, local_files_only=True).eval()
     pictures, scenes = make_dataset(args.images, args.seed)
-    both = np.concatenate([pictures, reconstruct(vae, pictures)])
-    model = train(both, scene_labels(scenes * 2), args.steps, args.seed)
+    third = args.images // 3
+    both = np.concatenate([pictures, reconstruct(vae, pictures[:third])])
+    model = train(both, scene_labels(scenes + scenes[:third]), args.steps, args.seed)
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, WEIGHTS)
+    WEIGHTS.chmod(0o644)
     fresh, fresh_scenes = make_dataset(1_920, args.seed + 1)
     measured = {
         "real": accuracy(load_classifier(), fresh, fresh_scenes),

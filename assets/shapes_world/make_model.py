@@ -1,4 +1,4 @@
-"""Make the bundled model from nothing: pictures, VAE, latents, UNet with text encoder, export for diffusers.
+"""Make the bundled model from nothing: pictures, VAE, decoder, UNet with text encoder, export for diffusers.
 
 Run from the repository's root: `python -m assets.shapes_world.make_model --out assets/shapes`. Each stage
 keeps its state under --work and is skipped or taken up there when the command is started again.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from assets.shapes_world import networks, training
@@ -25,10 +26,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("shapes-training"), help="folder of states")
     parser.add_argument("--images", type=int, default=12_000, help="synthetic pictures to train on")
     parser.add_argument("--vae-steps", type=int, default=3_000)
+    parser.add_argument("--decoder-steps", type=int, default=1_500)
     parser.add_argument("--unet-steps", type=int, default=4_000)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--until", choices=("vae", "unet"), default="unet", help="last stage to run")
+    parser.add_argument(
+        "--until", choices=("vae", "decoder", "unet"), default="unet", help="last stage to run"
+    )
     parser.add_argument("--export-only", action="store_true", help="export states as they are")
     return parser.parse_args()
 
@@ -61,11 +65,28 @@ def prepare_vae(args: argparse.Namespace) -> AutoencoderKL:
     return vae
 
 
-def prepare_latents(args: argparse.Namespace, vae: AutoencoderKL) -> tuple[torch.Tensor, list[str]]:
-    """Return the pictures' scaled latents and their prompts."""
-    pictures, scenes = make_dataset(args.images, args.seed)
-    latents = training.encode_all(vae.eval(), pictures) * vae.config.scaling_factor
-    return latents, [scene.prompt for scene in scenes]
+def prepare_latents(args: argparse.Namespace, vae: AutoencoderKL) -> torch.Tensor:
+    """Return the pictures' latents, not scaled, from a file where they were computed before."""
+    file = args.work / "latents.safetensors"
+    if not file.exists():
+        pictures, _ = make_dataset(args.images, args.seed)
+        save_file({"latents": training.encode_all(vae.eval(), pictures)}, file)
+    return load_file(file)["latents"]
+
+
+def refine_decoder(args: argparse.Namespace, vae: AutoencoderKL) -> AutoencoderKL:
+    """Train the decoder on, or load the VAE for which that is finished."""
+    folder = args.work / "vae-refined"
+    if folder.exists():
+        return AutoencoderKL.from_pretrained(folder, local_files_only=True)
+    if args.export_only:
+        return vae
+    latents = prepare_latents(args, vae)
+    pictures, _ = make_dataset(args.images, args.seed)
+    state = args.work / "decoder.pt"
+    training.refine_decoder(vae, latents, pictures, args.decoder_steps, args.seed + 3, state)
+    vae.save_pretrained(folder)
+    return vae
 
 
 def make_pipeline(args: argparse.Namespace, vae: AutoencoderKL) -> StableDiffusionPipeline:
@@ -86,7 +107,8 @@ def make_pipeline(args: argparse.Namespace, vae: AutoencoderKL) -> StableDiffusi
 
 def train(args: argparse.Namespace, pipeline: StableDiffusionPipeline) -> None:
     """Train the pipeline's UNet and text encoder."""
-    latents, prompts = prepare_latents(args, pipeline.vae)
+    latents = prepare_latents(args, pipeline.vae) * pipeline.vae.config.scaling_factor
+    _, scenes = make_dataset(args.images, args.seed)
 
     def tokenize(texts: list[str]) -> torch.Tensor:
         options = {"padding": "max_length", "max_length": networks.TEXT_LENGTH, "return_tensors": "pt"}
@@ -97,7 +119,7 @@ def train(args: argparse.Namespace, pipeline: StableDiffusionPipeline) -> None:
         pipeline.text_encoder,
         pipeline.scheduler,
         latents,
-        tokenize(prompts),
+        tokenize([scene.prompt for scene in scenes]),
         tokenize([""])[0],
         steps=args.unet_steps,
         seed=args.seed + 2,
@@ -140,6 +162,9 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     vae = prepare_vae(args)
     if args.until == "vae":
+        return
+    vae = refine_decoder(args, vae)
+    if args.until == "decoder":
         return
     pipeline = make_pipeline(args, vae)
     if not args.export_only:

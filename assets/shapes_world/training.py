@@ -94,27 +94,63 @@ class Trainer:
         self.network.load_state_dict(self.average)
 
 
-def train_vae(vae: AutoencoderKL, pictures: np.ndarray, steps: int, seed: int, state: Path) -> None:
-    """Train the VAE on pictures [n, 64, 64, 3] with L1 + 0.5 L2 + 1e-3 KL, batch 8, and keep the average.
+def reconstruction_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return L1 + 0.5 L2 with saturated pixels, the shapes', counted up to four times; and the plain L1."""
+    error = (decoded - pixels).abs()
+    weight = 1 + 1.5 * (pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True))
+    return (weight * (error + 0.5 * error.square())).mean(), error.mean().item()
 
-    Saturated pixels, which are the shapes', count up to four times.
-    """
+
+def draw_batch(total: int, seed: int, number: int, scale: float = 1.0) -> tuple[np.ndarray, torch.Tensor]:
+    """Return 8 rows of `total` and latent noise [8, 4, 16, 16] for one step of a seeded run."""
+    rows = np.random.default_rng((seed, number)).integers(0, total, 8)
+    noise = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(seed * 1_000_003 + number))
+    return rows, scale * noise
+
+
+def train_vae(vae: AutoencoderKL, pictures: np.ndarray, steps: int, seed: int, state: Path) -> None:
+    """Train the VAE on pictures [n, 64, 64, 3], batch 8, with 1e-3 KL, and keep the average."""
     trainer = Trainer(vae, steps=steps, peak=2e-3, decay=0.99, state=state)
     losses: list[float] = []
     for number in trainer.remaining(every=250):
-        pixels = to_pixels(pictures[np.random.default_rng((seed, number)).integers(0, len(pictures), 8)])
-        noise = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(seed * 1_000_003 + number))
+        rows, noise = draw_batch(len(pictures), seed, number)
+        pixels = to_pixels(pictures[rows])
         with torch.autocast("cpu", torch.bfloat16):
             posterior = DiagonalGaussianDistribution(vae.encode(pixels).latent_dist.parameters.float())
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
-        error = (decoded - pixels).abs()
-        weight = 1 + 1.5 * (pixels.amax(1, keepdim=True) - pixels.amin(1, keepdim=True))
-        reconstruction = (weight * (error + 0.5 * error.square())).mean()
+        loss, plain = reconstruction_loss(decoded, pixels)
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        trainer.step(reconstruction + 1e-3 * kl)
-        losses.append(error.mean().item())
+        trainer.step(loss + 1e-3 * kl)
+        losses.append(plain)
         if number % 50 == 49:
             print(f"vae {number + 1}: L1 {np.mean(losses[-50:]):.4f}, kl {kl.item():.2f}", flush=True)
+
+
+def refine_decoder(
+    vae: AutoencoderKL, latents: torch.Tensor, pictures: np.ndarray, steps: int, seed: int, state: Path
+) -> None:
+    """Train the decoder on, with the latents left as they are, and keep the average.
+
+    Args:
+        vae: its decoder is trained in place.
+        latents: the pictures' latents, [n, 4, 16, 16], not scaled.
+        pictures: uint8 [n, 64, 64, 3].
+        steps: optimizer steps, batch 8.
+        seed: of batches and of the small noise (a twentieth of the latents' deviation) on the latents.
+        state: file of the resumable state.
+    """
+    both = nn.ModuleDict({"decoder": vae.decoder, "post": vae.post_quant_conv})
+    trainer = Trainer(both, steps=steps, peak=1.5e-3, decay=0.99, state=state)
+    scale, losses = 0.05 * latents.std().item(), []
+    for number in trainer.remaining(every=250):
+        rows, noise = draw_batch(len(pictures), seed, number, scale)
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = vae.decode(latents[rows] + noise).sample.float()
+        loss, plain = reconstruction_loss(decoded, to_pixels(pictures[rows]))
+        trainer.step(loss)
+        losses.append(plain)
+        if number % 50 == 49:
+            print(f"decoder {number + 1}: L1 {np.mean(losses[-50:]):.4f}", flush=True)
 
 
 @torch.no_grad()

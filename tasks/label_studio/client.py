@@ -7,9 +7,7 @@ count, an export with the project's tasks. Everything has a deadline.
 The only module that imports ``label_studio_sdk`` (about a second, and opencv).
 """
 
-import gzip
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,16 +20,15 @@ from label_studio_sdk.types import LseTaskFilterOptionsRequest, SerializationOpt
 
 from .errors import (
     BadExportError,
-    LabelStudioError,
     ProjectGoneError,
     PushConflictError,
     ScreenChangedError,
     UnreachableError,
     WrongKeyError,
 )
+from .exporting import annotated_tasks, export_tasks
 from .faults import KEY_REMEDY, explained_connection, explained_status
 from .importing import import_exactly_once
-from .parse import read_export
 from .screens import Screen, labeling_digest
 from .transport import client_with_deadlines
 
@@ -202,10 +199,7 @@ class LabelStudioClient:
 
     def annotations(self, project: int) -> Iterator[dict]:
         """The tasks that people have touched, with their annotations, shaped as in an export."""
-        with tempfile.TemporaryDirectory(prefix="d3po-annotations-") as folder:
-            path = Path(folder) / "annotations.json.gz"
-            self._download(project, path, only_annotated=True)
-            yield from read_export(path)
+        return annotated_tasks(self, project)
 
     def export(self, project: int, path: Path) -> None:
         """Write everything that people said to a gzipped JSON file, untouched; users by number, drafts by number.
@@ -213,23 +207,42 @@ class LabelStudioClient:
         Raises:
             BadExportError: After several attempts it still does not hold the project's tasks.
         """
-        for attempt in range(READ_ATTEMPTS):
-            expected = self.count(project)
-            try:
-                self._download(project, path, only_annotated=False)
-                found = sum(1 for _ in read_export(path))
-                if found == expected:
-                    return
-                raise BadExportError(
-                    f"the export of project {project} holds {found} tasks, the project {expected}.",
-                    "d3po run, to ask again",
-                )
-            except (BadExportError, UnreachableError) as fault:
-                path.unlink(missing_ok=True)
-                if attempt + 1 == READ_ATTEMPTS:
-                    raise
-                log.warning("%s; exporting once more", fault.message)
-                time.sleep(2.0**attempt)
+        export_tasks(self, project, path)
+
+    def make_snapshot(self, project: int, *, only_annotated: bool) -> int:
+        """Have an export made; its number."""
+        by_number = SerializationOptionRequest(only_id=True)
+        with _explained(f"exporting project {project}", self.url, project):
+            snapshot = self._sdk.projects.exports.create(
+                project,
+                serialization_options=SerializationOptionsRequest(
+                    drafts=by_number, predictions=by_number, annotations__completed_by=by_number,
+                    interpolate_key_frames=False,
+                ),
+                task_filter_options=LseTaskFilterOptionsRequest(only_with_annotations=only_annotated),
+                request_options={"timeout": EXPORT_SECONDS},
+            )  # fmt: skip
+        number = getattr(snapshot, "id", None)
+        if not isinstance(number, int):
+            raise BadExportError(f"{self.url} did not make an export of project {project}.", "d3po run, to ask again")
+        return number
+
+    def snapshot_status(self, project: int, number: int) -> str:
+        """``completed``, ``failed``, or something before."""
+        with _explained("asking for an export", self.url, project):
+            return str(self._sdk.projects.exports.get(project, number).status)
+
+    def read_snapshot(self, project: int, number: int) -> Iterator[bytes]:
+        """The export's JSON, in pieces, the whole within its deadline."""
+        with _explained(f"downloading the export of project {project}", self.url, project):
+            yield from self._sdk.projects.exports.download(
+                project, number, request_options={"timeout": EXPORT_SECONDS, "chunk_size": 1 << 20}
+            )
+
+    def remove_snapshot(self, project: int, number: int) -> None:
+        """Free the server's disk of it."""
+        with _explained("removing an export", self.url, project):
+            self._sdk.projects.exports.delete(project, number)
 
     # Annotations, for simulated people
 
@@ -337,55 +350,6 @@ class LabelStudioClient:
             )
             rows |= {task.id: task.data or {} for task in answer.items or []}
         return rows
-
-    def _download(self, project: int, path: Path, *, only_annotated: bool) -> None:
-        """One snapshot, made, streamed to a file, and removed from the server's disk again."""
-        options = {"timeout": EXPORT_SECONDS}
-        by_number = SerializationOptionRequest(only_id=True)
-        with _explained(f"exporting project {project}", self.url, project):
-            snapshot = self._sdk.projects.exports.create(
-                project,
-                serialization_options=SerializationOptionsRequest(
-                    drafts=by_number, predictions=by_number, annotations__completed_by=by_number,
-                    interpolate_key_frames=False,
-                ),
-                task_filter_options=LseTaskFilterOptionsRequest(only_with_annotations=only_annotated),
-                request_options=options,
-            )  # fmt: skip
-        number = getattr(snapshot, "id", None)
-        if not isinstance(number, int):
-            raise BadExportError(f"{self.url} did not make an export of project {project}.", "d3po run, to ask again")
-        try:
-            with _explained(f"downloading the export of project {project}", self.url, project):
-                self._await_snapshot(project, number)
-                pieces = self._sdk.projects.exports.download(
-                    project, number, request_options={**options, "chunk_size": 1 << 20}
-                )
-                with path.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as file:
-                    for piece in pieces:
-                        file.write(piece)
-        finally:
-            self._remove_snapshot(project, number)
-
-    def _await_snapshot(self, project: int, number: int) -> None:
-        deadline = time.monotonic() + EXPORT_SECONDS
-        while time.monotonic() < deadline:
-            status = self._sdk.projects.exports.get(project, number).status
-            if status == "completed":
-                return
-            if status == "failed":
-                raise BadExportError(
-                    f"Label Studio failed to export project {project}.", "see label-studio.log, then d3po run"
-                )
-            time.sleep(0.5)
-        raise BadExportError(f"the export of project {project} was not ready in {EXPORT_SECONDS:g} s.", "d3po run")
-
-    def _remove_snapshot(self, project: int, number: int) -> None:
-        try:
-            with _explained("removing an export", self.url, project):
-                self._sdk.projects.exports.delete(project, number)
-        except LabelStudioError as fault:
-            log.warning("export %d of project %d stays on Label Studio's disk: %s", number, project, fault.message)
 
     def _leave(self, ls_task: int, *, result: list[dict], user: int | None, seconds: float, skipped: bool) -> int:
         author = {} if user is None else {"completed_by": user}

@@ -132,7 +132,7 @@ def test_text_encoder_and_vae_are_loaded_only_when_used(folder: Path) -> None:
     policy = tiny.load(folder)
     policy.use_null_embeds(torch.zeros(16, 16))
     policy.transition(torch.zeros(1, 4, 8, 8), 0, torch.zeros(1, 16, 16))
-    assert not {"_text_encoder", "_vae", "_tokenizer"} & vars(policy).keys()
+    assert not {"text_encoder", "vae", "tokenizer"} & vars(policy.parts).keys()
 
 
 def test_dimensions(policy: Policy) -> None:

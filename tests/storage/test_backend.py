@@ -75,7 +75,7 @@ def test_what_is_in_the_making_is_not_listed(disk_run):
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "runs").write_text("a file where a folder should be")
-    with pytest.raises(StorageError, match=r"Could not write .*runs(.|\n)*Next: "):
+    with pytest.raises(StorageError, match=r"Could not write .*runs(.|\n)*next: "):
         open_backend(str(tmp_path / "runs" / "demo")).put("a", b"x")
 
 

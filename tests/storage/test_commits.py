@@ -65,9 +65,10 @@ def test_ten_commits_count_in_numeric_order(epoch):
     assert len(epoch.history("prompts")) == 11
 
 
-def test_a_commit_needs_no_files(epoch):
+def test_a_commit_needs_no_files(run, epoch):
     commit = epoch.commit(epoch.begin("push"), {"project": 7})
     assert epoch.latest("push").details == {"project": 7}
+    assert [path.name for path in run.home.rglob("*push*")] == [path.name for path in run.home.rglob("push.1.json")]
     with pytest.raises(MissingDataError, match="push in epoch 0 of run demo has no file"):
         epoch.fetch(commit)
 
@@ -85,7 +86,7 @@ def test_a_broken_file_is_named_with_its_digests_and_its_cure(run, epoch):
     for file, how in itertools.product(files, ["flip", "truncate", "empty", "delete"]):
         expected = commit.files[file]["sha256"]
         kind, found = (MissingDataError, "nothing") if how == "delete" else (CorruptDataError, "found [0-9a-f]{64}")
-        message = rf"{file} \(shard-000000(.|\n)*{expected}(.|\n)*{found}(.|\n)*Next: d3po heal --run demo --epoch 0"
+        message = rf"{file} \(shard-000000(.|\n)*{expected}(.|\n)*{found}(.|\n)*next: d3po heal \S*/demo --epoch 0"
         with tampered(run, f"{epoch.key}/{commit.folder}/{file}", how), pytest.raises(kind, match=message):
             forget(run).epoch(0).fetch(commit)
     forget(run).epoch(0).fetch(commit)

@@ -31,7 +31,7 @@ def test_no_flipped_bit_changes_what_is_read(data):
 
 
 def test_an_empty_file_is_named():
-    with pytest.raises(CorruptDataError, match=r"plan\.json is empty \(0 bytes\)(.|\n)*Next: d3po audit"):
+    with pytest.raises(CorruptDataError, match=r"plan\.json is empty \(0 bytes\)(.|\n)*next: d3po audit"):
         decode(b"", "d3po-plan/1", "plan.json", "d3po audit")
 
 

@@ -53,7 +53,7 @@ def test_markers_are_told_from_other_files():
 
 
 def test_a_path_tells_its_run_and_epoch():
-    assert layout.locate(Path("/x/demo/epochs/0003/shards/000001-ab/traj.zarr")) == ("demo", 3)
-    assert layout.remedy_for(Path("/x/demo/epochs/0003/shards")) == "d3po heal --run demo --epoch 3"
+    assert layout.locate(Path("/x/demo/epochs/0003/shards/000001-ab/traj.zarr")) == ("/x/demo", 3)
+    assert layout.remedy_for(Path("/x/demo/epochs/0003/shards")) == "d3po heal /x/demo --epoch 3"
     assert layout.locate(Path("/x/demo")) is None
     assert "d3po audit" in layout.remedy_for(Path("/x/demo"))

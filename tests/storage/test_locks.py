@@ -12,7 +12,7 @@ from tests.storage.samples import hold_lock, stage_and_wait
 def test_a_lock_names_its_holder(disk_run):
     with (
         disk_run.lock("epoch-0003"),
-        pytest.raises(LockedError, match=rf"epoch-0003 of run demo.*process {os.getpid()} (.|\n)*Next: d3po status"),
+        pytest.raises(LockedError, match=rf"epoch-0003 of run demo.*process {os.getpid()} (.|\n)*next: d3po status"),
         disk_run.lock("epoch-0003"),
     ):
         pass

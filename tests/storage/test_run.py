@@ -14,14 +14,14 @@ def test_a_run_is_made_once_and_found_again(root):
     assert found.info == made.info
     assert found.info["configuration"] == {"a": 1}
     assert re.fullmatch("[0-9a-f]{12}", found.run_id)
-    with pytest.raises(CommitConflictError, match=r"a run 'demo' at (.|\n)*Next: d3po status --run demo"):
+    with pytest.raises(CommitConflictError, match=r"a run 'demo' at (.|\n)*next: d3po status \S*/demo"):
         Run.create(root, "demo", {"configuration": {"a": 1}})
     assert Run.open(root, "demo").info == made.info
 
 
 def test_a_run_that_is_not_there_names_the_next_command(root):
     assert not Run.exists(root, "demo")
-    with pytest.raises(MissingDataError, match=r"no run 'demo'(.|\n)*Next: d3po init"):
+    with pytest.raises(MissingDataError, match=r"no run 'demo'(.|\n)*next: d3po init"):
         Run.open(root, "demo")
     Run.create(root, "demo", {})
     assert Run.exists(root, "demo")

@@ -97,7 +97,7 @@ def test_the_layout_is_one_chunk_a_trajectory_in_one_file(shard):
 def test_a_deleted_or_empty_chunk_never_reads_as_fill_values(shard, array):
     (file,) = (path for path in (shard / "traj.zarr" / array / "c").rglob("*") if path.is_file())
     file.write_bytes(b"")
-    with pytest.raises(MissingDataError, match=rf"{array}.*missing or empty(.|\n)*d3po heal --run demo --epoch 3"):
+    with pytest.raises(MissingDataError, match=rf"{array}.*missing or empty(.|\n)*d3po heal \S*/demo --epoch 3"):
         read_shard(shard)
     file.unlink()
     with pytest.raises(MissingDataError, match=array):
@@ -113,7 +113,7 @@ def test_a_flipped_bit_in_the_latents_is_noticed(shard, data):
     broken[at // 8] ^= 1 << at % 8
     (shard / LATENTS).write_bytes(bytes(broken))
     try:
-        with pytest.raises(CorruptDataError, match=r"latents(.|\n)*Next: d3po heal --run demo --epoch 3"):
+        with pytest.raises(CorruptDataError, match=r"latents(.|\n)*next: d3po heal \S*/demo --epoch 3"):
             read_shard(shard)
     finally:
         (shard / LATENTS).write_bytes(whole)

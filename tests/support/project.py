@@ -4,15 +4,17 @@ Every verb runs as an operator types it, as a process in that folder. Nothing of
 ``runs/``, ``.services/`` or ``prefect.toml``.
 """
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,22 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+HANG = Path(__file__).parent / "hang"
 CODE = ("flows", "tasks", "storage", "d3po_core")
 COMMAND_SECONDS = 300.0
-GATE_SECONDS = 20
-"""The gate's interval in the tests' prefect.yaml; the committed one waits three times as long."""
+NOBODY = "http://127.0.0.1:9/api"
+"""Where no server answers."""
 
-PROMPTS = ("a red square", "a blue circle", "a green star", "a dark moon", "an old tree", "a thin line", "a big cat", "two dots")
+PROMPTS = (
+    "a red square",
+    "a blue circle",
+    "a green star",
+    "a dark moon",
+    "an old tree",
+    "a thin line",
+    "a big cat",
+    "two dots",
+)
 """At most 16 tokens each, where every letter is a token."""
 
 CONFIGURATION: dict[str, Any] = {
@@ -90,13 +102,38 @@ class Project:
         """Write ``<run>.yaml``: the tests' configuration with these fields on top; returns its name."""
         values = {"run": run, **{name: dict(fields) for name, fields in CONFIGURATION.items()}}
         for name, fields in sections.items():
-            values[name] = {**values[name], **fields} if isinstance(fields, Mapping) else fields
+            values[name] = {**values.get(name, {}), **fields}
         (self.folder / f"{run}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
         return f"{run}.yaml"
 
     def d3po(self, *arguments: str, seconds: float = COMMAND_SECONDS, **environment: str) -> Finished:
         """``d3po …``, waited for."""
         return self.finish(self.start(*arguments, **environment), seconds)
+
+    def verb(self, *arguments: str, **environment: str) -> Finished:
+        """``d3po …`` in this process, which has the heavy imports behind it; everything else is the same."""
+        out, err = io.StringIO(), io.StringIO()
+        with self.entered(**environment), redirect_stdout(out), redirect_stderr(err):
+            code = _main(arguments)
+        return Finished(f"d3po {' '.join(arguments)}", code, out.getvalue(), err.getvalue())
+
+    @contextmanager
+    def entered(self, **environment: str) -> Iterator[None]:
+        """This process in the project: its folder, its environment, its Prefect server and Label Studio."""
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        from flows.services import load_environment
+
+        before = dict(os.environ)
+        with ExitStack() as stack:
+            stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
+            os.environ.clear()
+            os.environ.update({**self.environment, **environment})
+            stack.enter_context(chdir(self.folder))
+            load_environment()
+            server = os.environ.get("PREFECT_API_URL", NOBODY)
+            stack.enter_context(temporary_settings({PREFECT_API_URL: server}))
+            yield
 
     def prefect(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> Finished:
         """``prefect …``, waited for."""
@@ -114,7 +151,9 @@ class Project:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
-            raise AssertionError(f"{command} did not end within {seconds:.0f} s:\n{out[-3000:]}\n{err[-3000:]}") from None
+            raise AssertionError(
+                f"{command} did not end within {seconds:.0f} s:\n{out[-3000:]}\n{err[-3000:]}"
+            ) from None
         return Finished(command, process.returncode, out, err)
 
     def _open(self, command: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -137,9 +176,49 @@ class Project:
         return {file.name.split(".")[0] for file in folder.glob("*.json")} if folder.is_dir() else set()
 
 
+@contextmanager
+def hanging(project: Project, where: str, arguments: list[str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """``d3po …`` that stands still at one place; killed with its whole process group at the end of the block.
+
+    Args:
+        project: Where it runs.
+        where: ``before`` or ``after``, and the file whose becoming visible is meant (``after commits/pull.1.json``).
+        arguments: Of ``d3po``.
+
+    Yields:
+        The process, and the id of the one that stands still: itself or its trainer.
+    """
+    with hang_environment(where) as (environment, reached):
+        process = project.start(*arguments, **environment)
+        try:
+            until(lambda: _number(reached) or process.poll() is not None, COMMAND_SECONDS, where)
+            if process.poll() is not None:
+                raise AssertionError(f"ended before it came to {where}:\n{project.finish(process).text[-4000:]}")
+            yield process, _number(reached)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@contextmanager
+def hang_environment(where: str) -> Iterator[tuple[dict[str, str], Path]]:
+    """What makes a process stand still somewhere, and the file that then has its number in it."""
+    with tempfile.TemporaryDirectory(prefix="d3po-hang-") as folder:
+        reached = Path(folder, "reached")
+        yield {"PYTHONPATH": str(HANG), "D3PO_TEST_HANG": where, "D3PO_TEST_REACHED": str(reached)}, reached
+
+
+def _number(reached: Path) -> int:
+    text = reached.read_text() if reached.exists() else ""
+    return int(text or 0)
+
+
 def operator_environment(folder: Path) -> dict[str, str]:
     """The shell of somebody who has set nothing up yet, and whose own Prefect and Label Studio are not looked at."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "LABEL_STUDIO_", "AWS_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "LABEL_STUDIO_", "AWS_"))
+    }
     return {
         **kept,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -153,16 +232,27 @@ def operator_environment(folder: Path) -> dict[str, str]:
     }
 
 
+def _main(arguments: tuple[str, ...]) -> int:
+    from flows.cli import main
+
+    before, sys.argv = sys.argv, ["d3po", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return 0
+
+
 def make_project(folder: Path) -> Project:
-    """A project without services: the code as links, prefect.yaml with a faster gate, prompts and a tiny model."""
+    """A project without services: the code as links, prefect.yaml, prompts and a tiny model."""
     from tests.d3po_core.tiny import build
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in CODE:
         (folder / name).symlink_to(REPOSITORY / name)
-    deployments = (REPOSITORY / "prefect.yaml").read_text()
-    assert "interval: 60" in deployments
-    (folder / "prefect.yaml").write_text(deployments.replace("interval: 60", f"interval: {GATE_SECONDS}"))
+    shutil.copy(REPOSITORY / "prefect.yaml", folder)
     (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
     (folder / "runs").mkdir()
     (folder / "model").mkdir()

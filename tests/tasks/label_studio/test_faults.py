@@ -145,6 +145,18 @@ def test_an_export_is_whole_or_asked_again(
     assert proxy.count("GET", "/download") == 2
 
 
+@pytest.mark.parametrize("kind", [faults.EMPTY, faults.CUT, faults.RESET])
+def test_progress_never_takes_a_fault_for_silence(
+    kind: str, proxy: FaultProxy, behind: LabelStudioClient, compared: Pushed
+):
+    compared.client.annotate(compared.task("g000000"), result_for(compared.plan.screen, "tie"))
+    proxy.fail("GET", "/download", kind)
+    assert len(list(behind.annotations(compared.project))) == 1
+    proxy.fail("GET", "/download", kind, times=10)
+    with pytest.raises(LabelStudioError):
+        list(behind.annotations(compared.project))
+
+
 @pytest.mark.parametrize("kind", [faults.EMPTY, faults.DRIP])
 def test_an_export_that_stays_broken_is_no_export(
     kind: str,

@@ -1,0 +1,100 @@
+"""The pipeline's parts beside the UNet: tokenizer, text encoder and VAE, loaded when first used, always float32.
+
+Prompts are encoded and images decoded one by one: neither result depends on its neighbours, nor memory on their number.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from d3po_core.errors import ModelError
+from d3po_core.model_files import read_json
+
+__all__ = ["PipelineParts", "load_part"]
+
+
+class PipelineParts:
+    """Prompts to embeddings and latents to images, by the files of one pipeline."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder, self.device = folder, device
+
+    @cached_property
+    def tokenizer(self) -> CLIPTokenizer:
+        """Words to token numbers."""
+        return CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
+
+    @cached_property
+    def text_encoder(self) -> Any:
+        """A frozen CLIPTextModel."""
+        return load_part(CLIPTextModel, self.folder, "text_encoder", torch.float32, self.device)
+
+    @cached_property
+    def vae(self) -> Any:
+        """A frozen AutoencoderKL."""
+        return load_part(AutoencoderKL, self.folder, "vae", torch.float32, self.device)
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """What the text encoder takes, its two end marks included."""
+        positions = read_json(self.folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)
+        return min(int(self.tokenizer.model_max_length), int(positions))
+
+    def refuse_long_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise for prompts of more tokens than the text encoder takes.
+
+        Raises:
+            ModelError: naming up to five such prompts with their token counts.
+        """
+        limit = self.max_prompt_tokens
+        counts = {prompt: len(self.tokenizer(prompt).input_ids) for prompt in dict.fromkeys(prompts)}
+        long = [f"{prompt!r} ({count} tokens)" for prompt, count in counts.items() if count > limit]
+        if long:
+            raise ModelError(
+                f"{len(long)} prompts are longer than the {limit} tokens the text encoder takes: {'; '.join(long[:5])}"
+                f"{' …' if len(long) > 5 else ''}. Shorten them, or set sampling.long_prompts to truncate."
+            )
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> torch.Tensor:
+        """[n, L, D] float32 on the CPU; longer prompts are cut."""
+        length, encoder = self.max_prompt_tokens, self.text_encoder
+        masked = getattr(encoder.config, "use_attention_mask", False)
+        rows = [torch.empty(0, length, encoder.config.hidden_size)]
+        for prompt in prompts:
+            tokens = self.tokenizer(
+                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            )
+            mask = tokens.attention_mask.to(self.device) if masked else None
+            rows.append(encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0].cpu())
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def decode(self, latents_NCHW: torch.Tensor) -> np.ndarray:
+        """RGB images [N, h, w, 3] uint8."""
+        images = []
+        for latent in latents_NCHW.to(self.device, torch.float32):
+            pixels = self.vae.decode(latent[None] / self.vae.config.scaling_factor).sample[0]
+            pixels = (pixels / 2 + 0.5).clamp(0, 1).mul(255).round()
+            images.append(pixels.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+        return np.stack(images)
+
+
+def load_part(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """One network of the pipeline, frozen and in eval() mode.
+
+    Raises:
+        ModelError: naming the part, where its weights cannot be read.
+    """
+    named = {"torch_dtype": dtype} if hasattr(kind, "load_config") else {"dtype": dtype}
+    try:
+        module = kind.from_pretrained(folder / part, use_safetensors=True, **named)
+    except (OSError, ValueError, RuntimeError) as problem:
+        raise ModelError(f"model: the part {part!r} in {folder / part} could not be loaded: {problem}") from problem
+    return module.to(device).eval().requires_grad_(False)

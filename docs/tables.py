@@ -1,0 +1,109 @@
+"""The tables in the documents that follow from the code: ``python -m docs.tables`` writes them again.
+
+A test compares them, so that they cannot fall behind.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+
+from flows.schema_table import field_rows
+from tasks.config import Configuration, load_configuration
+from tasks.prompts import read_prompts
+
+__all__ = ["arithmetic_table", "configuration_table", "stored", "write"]
+
+REPOSITORY = Path(__file__).parents[1]
+SD15_LATENT = (4, 64, 64)
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def configuration_table() -> str:
+    """Every field of the configuration."""
+    rows = [
+        f"| `{path}` | {_default(default)} | {frozen} | {meaning.replace('``', '`').replace('|', '/')} |"
+        for path, default, frozen, meaning in field_rows()
+    ]
+    return "\n".join(["| field | default | frozen by | meaning |", "|---|---|---|---|", *rows])
+
+
+def arithmetic_table() -> str:
+    """What an epoch costs, by the configurations in configs/."""
+    columns = {
+        "`demo.yaml`": _costs(load_configuration(REPOSITORY / "configs/demo.yaml")),
+        "`sd15-compare.yaml`": _costs(load_configuration(REPOSITORY / "configs/sd15-compare.yaml")),
+        "`sd15-mark.yaml`": _costs(load_configuration(REPOSITORY / "configs/sd15-mark.yaml")),
+        "compare, 4,000 prompts": _costs(
+            load_configuration(REPOSITORY / "configs/sd15-compare.yaml", ["--prompts.groups_per_epoch", "4000"])
+        ),
+    }
+    names = next(iter(columns.values()))
+    rows = [f"| {name} | " + " | ".join(column[name] for column in columns.values()) + " |" for name in names]
+    return "\n".join([f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *rows])
+
+
+def stored(document: Path, name: str) -> str:
+    """The table that stands in a document between ``<!-- name -->`` and ``<!-- /name -->``."""
+    found = _between(name).search(document.read_text(encoding="utf-8"))
+    if found is None:
+        raise ValueError(f"{document} has no place for the table {name}")
+    return found[2].strip()
+
+
+def write() -> None:
+    """Put both tables into their documents."""
+    for document, name, table in (
+        (REPOSITORY / "docs/configuration.md", "configuration", configuration_table()),
+        (REPOSITORY / "README.md", "arithmetic", arithmetic_table()),
+    ):
+        text = document.read_text(encoding="utf-8")
+        document.write_text(
+            _between(name).sub(lambda found, new=table: f"{found[1]}\n{new}\n{found[3]}", text), "utf-8"
+        )
+
+
+def _costs(configuration: Configuration) -> dict[str, str]:
+    sampling, training, labels = configuration.sampling, configuration.training, configuration.labels
+    groups, size, steps = configuration.prompts.groups_per_epoch, sampling.group_size, sampling.num_inference_steps
+    rows = 1 if sampling.guidance_scale == 1 else 2
+    transitions = training.transitions_per_trajectory or steps
+    held_out = (
+        len(read_prompts(str(REPOSITORY / configuration.evaluation.prompts))) if configuration.evaluation.prompts else 0
+    )
+    channels, height, width = _latent(configuration.model.path)
+    latents = groups * size * (steps + 1) * channels * height * width * BYTES[sampling.latent_dtype]
+    pairs = 1 if labels.screen == "compare" else (size // 2) * math.ceil(size / 2)
+    return {
+        "groups G × images k × steps T": f"{groups:,} × {size} × {steps}",
+        "images G·k": f"{groups * size:,}",
+        "judgements G·j": f"{groups * labels.judgements_per_group:,}",
+        "pairs at most": f"{groups * pairs:,}",
+        "network evaluations to sample 2·G·k·T": f"{rows * groups * size * steps:,}",
+        "… with gradient, to train, at most 2·G·k·S·e": f"{rows * groups * size * transitions * training.inner_epochs:,}",
+        "… for the held-out images 2·2·P·T": f"{2 * rows * held_out * steps:,}",
+        "optimizer steps at most e·⌈G/g⌉": f"{training.inner_epochs * math.ceil(groups / training.groups_per_step):,}",
+        "one trajectory (T+1)·C·H·W·b": f"{latents / groups / size / 1e6:.3f} MB",
+        "trajectories of the epoch": f"{latents / 1e6:,.1f} MB",
+    }
+
+
+def _latent(model: str) -> tuple[int, int, int]:
+    """C, H, W of a bundled model from its file; of anything else Stable Diffusion 1.5's."""
+    config = REPOSITORY / model / "unet" / "config.json"
+    if not config.is_file():
+        return SD15_LATENT
+    unet = json.loads(config.read_text(encoding="utf-8"))
+    return unet["in_channels"], unet["sample_size"], unet["sample_size"]
+
+
+def _default(text: str) -> str:
+    return {"required": "required", "None": "empty", "": "empty"}.get(text, f"`{text}`")
+
+
+def _between(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name} -->)\n(.*?)\n?(<!-- /{name} -->)", re.DOTALL)
+
+
+if __name__ == "__main__":
+    write()
