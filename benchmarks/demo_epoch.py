@@ -107,7 +107,13 @@ def one_epoch(configuration: Configuration) -> dict:
     judgements = [j for b in batches for j in judged(b, objective(b.images, list(b.prompts)), judge, seed)]
     pairs, _ = judgements_to_pairs(judgements, configuration.training.votes)
     result = train(
-        policy, InMemory(batches, embeds), pairs, configuration.objective, configuration.training, run_seed=seed, epoch=0
+        policy,
+        InMemory(batches, embeds),
+        pairs,
+        configuration.objective,
+        configuration.training,
+        run_seed=seed,
+        epoch=0,
     )
     times.append(clock())
     policy.load_lora_state(result.state.lora)

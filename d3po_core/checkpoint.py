@@ -72,7 +72,7 @@ class CheckpointState:
         """
         for name in (_TENSORS, _STATE):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"Checkpoint {folder} has no {name}. `d3po heal` says what is missing.")
+                raise FileNotFoundError(f"Checkpoint {folder} has no {name}. `d3po heal RUN` says what is missing.")
         scalars = json.loads((folder / _STATE).read_text("utf-8"))
         if scalars.pop("format", None) != FORMAT:
             raise ValueError(f"Checkpoint {folder / _STATE} is not of the format {FORMAT}: written by another version?")
@@ -97,5 +97,5 @@ class CheckpointState:
         if differences:
             raise ValueError(
                 f"The checkpoint at step {self.step} of {self.steps_total} belongs to another training; differences: "
-                f"{'; '.join(differences)}. Use the old settings, or start again with `d3po run --retrain`."
+                f"{'; '.join(differences)}. Use the old settings, or start again with `d3po run CONFIG --retrain`."
             )

@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from d3po_core.errors import ModelError
+
 __all__ = ["make_deterministic", "pick_device", "torch_dtype", "use_threads"]
 
 
@@ -16,10 +18,10 @@ def pick_device(name: str) -> torch.device:
     """``auto`` is this process's CUDA device (LOCAL_RANK under torchrun) where there is one, else the CPU.
 
     Raises:
-        ValueError: where CUDA is asked for and there is none.
+        ModelError: where CUDA is asked for and there is none.
     """
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"model.device is {name!r}, but torch finds no CUDA device here. Use `auto` or `cpu`.")
+        raise ModelError(f"model.device is {name!r}, but torch finds no CUDA device here. Use `auto` or `cpu`.")
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu" if name == "auto" else name)

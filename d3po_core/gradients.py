@@ -111,7 +111,7 @@ def log_probs(policy: Policy, groups: Sequence[GroupData], rows: Sequence[Row]) 
         bad = [f"{trajectory} (step {step})" for trajectory, step in places]
         raise TrainingError(
             f"The log-prob is not finite for {len(bad)} of {len(rows)} transitions: {', '.join(bad[:8])}. Nothing of "
-            "this step was applied. Lower training.learning_rate or use model.dtype float32, then `d3po run --retrain`."
+            "this step was applied. Lower training.learning_rate or use model.dtype float32, then `d3po run CONFIG --retrain`."
         )
     return mean, values
 
@@ -173,7 +173,7 @@ def _coefficients(
         if not (bool(loss.isfinite()) and bool(table.isfinite().all())):
             raise TrainingError(
                 f"The loss is not finite ({float(loss)}) for the trajectories {', '.join(group.ids)}. Nothing of this "
-                "step was applied. Lower training.learning_rate, then `d3po run --retrain`."
+                "step was applied. Lower training.learning_rate, then `d3po run CONFIG --retrain`."
             )
         tables.append(table)
         _merge(total, metrics)

@@ -46,7 +46,7 @@ def plan_steps(
     wanted = training.transitions_per_trajectory or len(steps_of)
     if not pairs:
         raise ValueError(
-            "There are no pairs to train on: every vote was a tie, or nothing was judged. See `d3po status`; "
+            "There are no pairs to train on: every vote was a tie, or nothing was judged. See `d3po status RUN`; "
             "training.votes: soft makes pairs of split votes."
         )
     if not steps_of or wanted > len(steps_of):

@@ -60,5 +60,5 @@ class StartCheck:
                 f"Expected within {self.tolerance:.1e} nats (mean over C, H, W, {self.dtype}), found {self.worst:.3e} at "
                 f"trajectory {trajectory}, denoising step {step}. Nothing was trained. The weights, dtype, guidance or "
                 "library is not what sampled: check that the adapter is the one that generated this epoch and that "
-                "the model's files are unchanged (`d3po audit`), then `d3po run --retrain`."
+                "the model's files are unchanged (`d3po audit RUN`), then `d3po run CONFIG --retrain`."
             )

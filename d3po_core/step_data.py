@@ -57,7 +57,7 @@ def read_groups(
     rows = {name: row for row, name in enumerate(trajectories.ids)}
     prompts = dict(zip(trajectories.group_ids, trajectories.prompts, strict=True))
     if missing := [group for group in ids if group not in prompts]:
-        raise ValueError(f"The store gave no trajectories for the groups {', '.join(missing)} (`d3po audit`).")
+        raise ValueError(f"The store gave no trajectories for the groups {', '.join(missing)} (`d3po audit RUN`).")
     embeds = source.prompt_embeds([prompts[group] for group in ids])
     data = []
     for place, group, prompt in zip(own, ids, embeds, strict=True):
@@ -114,6 +114,6 @@ def _given(reference_log_probs: Mapping[str, torch.Tensor] | None, names: list[s
     if reference_log_probs is None or any(name not in reference_log_probs for name in names):
         raise ValueError(
             "objective.reference is pretrained, but the pretrained model's log-probs were not given for "
-            f"{', '.join(name for name in names if name not in (reference_log_probs or {}))}. `d3po run` computes them."
+            f"{', '.join(name for name in names if name not in (reference_log_probs or {}))}. `d3po run CONFIG` computes them."
         )
     return torch.stack([torch.as_tensor(reference_log_probs[name]) for name in names])

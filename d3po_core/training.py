@@ -171,7 +171,7 @@ def _update(
         raise TrainingError(
             f"The gradient of optimizer step {number + 1} is not finite ({float(norm)}); its trajectories are those of "
             f"the groups {', '.join(step.group_ids)}. The step was not applied. Lower training.learning_rate or use "
-            "model.dtype float32, then `d3po run --retrain`."
+            "model.dtype float32, then `d3po run CONFIG --retrain`."
         )
     optimizer.step()
     return metrics | {
@@ -201,4 +201,6 @@ def _check_same_adapter(policy: Policy, ranks: Ranks) -> None:
     """Processes that start from different adapters stay different: gradients are summed, not weights."""
     digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in policy.lora_state().values())).hexdigest()
     if len(set(ranks.gather(digest))) > 1:
-        raise TrainingError("The processes were given different adapters. Load the same state in each (`d3po audit`).")
+        raise TrainingError(
+            "The processes were given different adapters. Load the same state in each (`d3po audit RUN`)."
+        )

@@ -149,13 +149,25 @@ def proceed(
 
 
 @app.command()
+def repush(run: RunArgument, epoch: EpochOption = None) -> None:
+    """Make a deleted Label Studio project again; people judge anew."""
+    from tasks.push import import_comparisons, pushed
+
+    context = _pushed_context(run, epoch)
+    with context.run.lock(f"epoch-{context.number:04d}"):
+        import_comparisons(context, supersede=True)
+    console.print(f"people judge at {pushed(context)['url']}")
+
+
+@app.command()
 def audit(
     what: Annotated[str, typer.Argument(metavar="RUN|ADAPTER", help="A run's folder or an exported adapter.")],
+    moved_to: Annotated[str | None, typer.Option(help="Where the adapter's run lies now, if it was moved.")] = None,
 ) -> None:
     """Follow an adapter to every judgement, seed and digest behind it; exit 1 on the first mismatch."""
     from tasks.audit import audit as follow
 
-    for line in follow(what):
+    for line in follow(what, moved_to):
         console.print(line)
     console.print("[green]everything agrees[/]")
 
@@ -172,13 +184,17 @@ def heal(run: RunArgument, epoch: EpochOption = None) -> None:
 
 
 @app.command()
-def recover(run: RunArgument, epoch: EpochOption = None) -> None:
+def recover(
+    run: RunArgument,
+    epoch: EpochOption = None,
+    surely_dead: Annotated[bool, typer.Option("--surely-dead", help="For runs on S3, which have no lock.")] = False,
+) -> None:
     """Mark flow runs whose process is dead as crashed, and run the epoch on."""
     from flows.flow_runs import recover as take_up
 
     context = _context(run, epoch)
     with context.run.lock(f"epoch-{context.number:04d}"):
-        done = take_up(context.run, context.number)
+        done = take_up(context.run, context.number, surely_dead=surely_dead)
     console.print("\n".join(done) or f"no flow run of epoch {context.number} is dead\nnext: d3po status {run}")
 
 

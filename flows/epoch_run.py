@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from storage.manifest import build_seal, environment
 from tasks.artifacts import publish_adapter, publish_pairs, publish_plan, publish_progress
-from tasks.context import EpochContext
+from tasks.context import EpochContext, run_folder
+from tasks.errors import UserError
 from tasks.generate import encode_prompts, generate_shard
 from tasks.log import logger
 from tasks.plan import make_plan
@@ -42,6 +43,11 @@ def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:
     Raises:
         WaitingForPeople: Everything is pushed and judgements are missing.
     """
+    if retrain and (context.epoch.seal() is not None or context.epoch.latest("train-plan") is None):
+        raise UserError(
+            f"epoch {context.number} of {run_folder(context.configuration)} has no unfinished training to begin again",
+            remedy="leave out --retrain; a finished epoch stays as it is sealed",
+        )
     if context.epoch.seal() is None:
         publish_plan(context, make_plan(context))
         generate(context)

@@ -21,7 +21,16 @@ from prefect.states import Crashed, Scheduled
 from storage.run import Run
 from tasks.errors import UserError
 
-__all__ = ["DEPLOYMENT", "BoundFlowRun", "bound_flow_runs", "epoch_flow_runs", "name_flow_run", "prefect_client", "recover", "submit"]
+__all__ = [
+    "DEPLOYMENT",
+    "BoundFlowRun",
+    "bound_flow_runs",
+    "epoch_flow_runs",
+    "name_flow_run",
+    "prefect_client",
+    "recover",
+    "submit",
+]
 
 DEPLOYMENT = "epoch/epoch"
 
@@ -96,8 +105,13 @@ def epoch_flow_runs(*kinds: StateType) -> list[FlowRun]:
         )
 
 
-def recover(run: Run, number: int) -> list[str]:
+def recover(run: Run, number: int, *, surely_dead: bool = False) -> list[str]:
     """Mark the epoch's flow runs whose process is dead as crashed, and schedule the newest of them again.
+
+    Args:
+        run: The run; on a disk the caller holds the epoch's lock, which proves that no process works on it.
+        number: The epoch.
+        surely_dead: The operator's word for it, where there is no lock.
 
     Returns:
         What was done, a line each.
@@ -107,6 +121,11 @@ def recover(run: Run, number: int) -> list[str]:
         for bound in bound_flow_runs(run, number)
         if bound.kind in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
     ]
+    if dead and not run.has_lock and not surely_dead:
+        raise UserError(
+            f"{dead[-1].name} ({dead[-1].id}) is {dead[-1].state}, and on S3 no lock tells whether its process lives",
+            remedy=f"make sure that its worker is gone, then d3po recover {run.location} --surely-dead",
+        )
     done = []
     with prefect_client() as client:
         for bound in dead:

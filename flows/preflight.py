@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.config import Configuration
 from tasks.context import EpochContext, create_run, run_folder
@@ -12,10 +13,11 @@ from tasks.errors import UserError
 from tasks.plan import planned_megabytes
 from tasks.prompts import read_prompts
 
+if TYPE_CHECKING:
+    from d3po_core.policy import Policy
+
 __all__ = ["Check", "preflight"]
 
-VAE_SCALE = 8
-"""Pixels per latent cell of Stable Diffusion's VAE, for an estimate."""
 SPARE = 1.2
 """How much more than the planned megabytes has to be free: training state, exports, reports."""
 
@@ -75,8 +77,16 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
         ),
     )
     context = EpochContext(configuration=configuration, run=None, number=0)  # type: ignore[arg-type]
-    wanted = SPARE * planned_megabytes(context, policy.latent_shape, policy.latent_shape[-1] * VAE_SCALE)
+    wanted = SPARE * planned_megabytes(context, policy.latent_shape, _image_size(policy))
     yield from _check_disk(configuration, wanted)
+
+
+def _image_size(policy: "Policy") -> int:
+    """Pixels along the width of a decoded image."""
+    from d3po_core.model_files import read_json
+
+    levels = len(read_json(policy.folder / "vae" / "config.json")["block_out_channels"])
+    return policy.latent_shape[-1] * 2 ** (levels - 1)
 
 
 def _check_disk(configuration: Configuration, wanted: float) -> Iterator[Check]:

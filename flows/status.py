@@ -9,7 +9,7 @@ from flows.flow_runs import BoundFlowRun, bound_flow_runs, epoch_flow_runs
 from storage.epoch import Epoch
 from storage.run import Run
 from tasks.config import Configuration
-from tasks.context import planned_context, run_folder
+from tasks.context import EpochContext, planned_context, run_folder
 from tasks.errors import UserError
 from tasks.label_studio.errors import LabelStudioError
 from tasks.progress import Progress
@@ -27,6 +27,10 @@ class EpochStatus:
     stages: dict[str, str]
     """Stage → ``done``, ``–`` or how far it is."""
     progress: Progress | None = None
+    may_go_on: bool = False
+    """Its judgements are complete, or somebody said to proceed."""
+    late: int = 0
+    """Judgements that came, or were changed, after they were pulled."""
     project_url: str | None = None
     flow_runs: list[BoundFlowRun] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -47,6 +51,8 @@ def run_status(configuration: Configuration, run: Run) -> list[EpochStatus]:
     for status in epochs:
         if not status.sealed:
             _look_closer(status, configuration, run)
+    if epochs and epochs[-1].stages["push"] == "done" and epochs[-1].stages["pull"] == "done":
+        _count_late(epochs[-1], planned_context(configuration, run, epochs[-1].number))
     return epochs
 
 
@@ -120,23 +126,39 @@ def _look_closer(status: EpochStatus, configuration: Configuration, run: Run) ->
     except UserError as error:
         status.problems.append(str(error))
     if status.waits_for_people:
-        from tasks.pull import labels_progress
-        from tasks.push import pushed
-
-        context = planned_context(configuration, run, status.number)
-        status.project_url = pushed(context)["url"]
-        try:
-            status.progress = labels_progress(context)
-        except (UserError, LabelStudioError) as error:
-            status.problems.append(str(error))
+        _look_at_people(status, planned_context(configuration, run, status.number))
     status.next_command = _next(status, run_folder(configuration))
+
+
+def _look_at_people(status: EpochStatus, context: EpochContext) -> None:
+    from tasks.pull import labels_complete, labels_progress
+    from tasks.push import pushed
+
+    status.project_url = pushed(context)["url"]
+    try:
+        status.progress = labels_progress(context)
+        status.may_go_on = labels_complete(context, status.progress)
+    except (UserError, LabelStudioError) as error:
+        status.problems.append(str(error))
+
+
+def _count_late(status: EpochStatus, context: EpochContext) -> None:
+    """Judgements that came after the pull: reported, and never trained on unasked."""
+    from tasks.pull import late_judgements
+
+    try:
+        status.late = late_judgements(context)
+    except (UserError, LabelStudioError) as error:
+        status.problems.append(f"late judgements are not known: {error}")
 
 
 def _next(status: EpochStatus, folder: str) -> str:
     kinds = [bound.kind for bound in status.flow_runs]
-    if StateType.PAUSED in kinds and status.progress is not None:
-        if status.progress.complete:
+    if StateType.PAUSED in kinds:
+        if status.may_go_on:
             return "nothing: the gate resumes it within its interval"
+        if status.progress is None:
+            return f"mend the problem named above, then d3po status {folder}"
         return f"people judge at {status.project_url}; or d3po proceed {folder} to go on with what there is"
     if StateType.RUNNING in kinds or StateType.PENDING in kinds or StateType.SCHEDULED in kinds:
         return f"wait; or, if its process is dead, d3po recover {folder}"

@@ -31,6 +31,8 @@ def _print_last(console: Console, folder: str, status: EpochStatus) -> None:
             console.print(f"  {judge}: {count}")
     for bound in status.flow_runs:
         console.print(f"flow run {bound.name} ({bound.id}): {bound.state} {bound.message}".rstrip())
+    if status.late:
+        console.print(f"{status.late} judgements came, or were changed, after the pull; they are not trained on")
     for problem in status.problems:
         console.print(f"[red]problem[/]: {problem}")
     console.print(f"next: {status.next_command}" if status.next_command else f"next: d3po report {folder}")

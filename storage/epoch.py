@@ -301,9 +301,7 @@ class Epoch:
     def _required(self, file: str, document_format: str) -> dict[str, Any]:
         record = self._record(file, document_format)
         if record is None:
-            raise MissingDataError(
-                f"{self.run.location}/{self.key}/{file} vanished", f"d3po audit {self.run.location}"
-            )
+            raise MissingDataError(f"{self.run.location}/{self.key}/{file} vanished", f"d3po audit {self.run.location}")
         return record
 
     def _predecessor(self, name: str, top: int) -> tuple[int, str | None, bool]:

@@ -167,7 +167,7 @@ class Run:
         elif bound != epoch:
             raise CommitConflictError(
                 f"Flow run {flow_run_id} of run {self.name} is bound to epoch {bound}; expected {epoch}",
-                f"start a new flow run: d3po run CONFIG",
+                "start a new flow run: d3po run CONFIG",
             )
 
     def binding(self, flow_run_id: str) -> int | None:

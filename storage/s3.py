@@ -81,7 +81,9 @@ class S3Backend:
                     time.sleep(pause)  # another's PUT was under way (409) and came to nothing: try again
                     continue
                 raise conflict from None
-        raise StorageError(f"S3 says that {self.location}/{key} exists and that it does not", "d3po run, to try again")
+        raise StorageError(
+            f"S3 says that {self.location}/{key} exists and that it does not", "d3po run CONFIG, to try again"
+        )
 
     def keys(self, prefix: str) -> list[str]:
         with self._speaking_errors(prefix):

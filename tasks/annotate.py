@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from d3po_core.programmed import OBJECTIVES
+from d3po_core.programmed import get_programmed_objective
 from d3po_core.programmed.judges import SimulatedJudge
 from tasks.connection import connect
 from tasks.context import EpochContext
+from tasks.errors import UserError
 from tasks.label_studio.client import LabelStudioClient
 from tasks.label_studio.parse import parse_export
 from tasks.label_studio.screens import Screen, result_for
@@ -37,6 +38,10 @@ def simulate_annotators(
     Returns:
         Judge → annotations that were left.
     """
+    try:
+        get_programmed_objective(objective)
+    except ValueError as error:
+        raise UserError(str(error), remedy="d3po annotate --simulate --objective one of these") from None
     client = connect()
     push, plan = pushed(context), push_plan(context)
     wanted = context.configuration.labels.judgements_per_group
@@ -89,5 +94,7 @@ def _values(context: EpochContext, objective: str) -> dict[str, float]:
     for name in context.plan["shards"]:
         images = images_of(context, name)
         prompts = [groups[id.rpartition("-")[0]].prompt for id in images]
-        values |= zip(images, OBJECTIVES[objective](np.stack(list(images.values())), prompts).tolist(), strict=True)
+        values |= zip(
+            images, get_programmed_objective(objective)(np.stack(list(images.values())), prompts).tolist(), strict=True
+        )
     return values

@@ -16,8 +16,12 @@ from tasks.export import PROVENANCE, PROVENANCE_FORMAT, lora_digest
 __all__ = ["audit"]
 
 
-def audit(what: str) -> Iterator[str]:
+def audit(what: str, moved_to: str | None = None) -> Iterator[str]:
     """Verify a run, or the run behind an exported adapter; yields what agrees, a line each.
+
+    Args:
+        what: A run's folder, or an adapter's with its ``provenance.json``.
+        moved_to: Where the adapter's run lies now, if it was moved since the export.
 
     Raises:
         StorageError: A digest, a file or a link of the chain that does not agree.
@@ -34,7 +38,7 @@ def audit(what: str) -> Iterator[str]:
                 f"{provenance} has format {record.get('format')!r}, expected {PROVENANCE_FORMAT!r}",
                 remedy="export the adapter again with d3po export",
             )
-        configuration, run = found_run(record["run_folder"])
+        configuration, run = found_run(moved_to or record["run_folder"])
         contexts = [planned_context(configuration, run, number) for number in range(record["epoch"] + 1)]
         yield from _adapter(contexts[-1], Path(what), record)
     sealed = [context for context in contexts if context.epoch.seal() is not None]

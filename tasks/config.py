@@ -19,6 +19,7 @@ from d3po_core.config import (
     SamplingConfig,
     Section,
     TrainingConfig,
+    check_together,
     frozen_by,
 )
 from tasks.errors import UserError
@@ -102,11 +103,7 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "Configuration":
-        if self.sampling.eta == 0:
-            raise ValueError(
-                "sampling.eta is 0, expected 0 < η ≤ 1: without noise a step has no density, so there is nothing to "
-                "train on. Set sampling.eta: 1.0"
-            )
+        check_together(self.sampling, self.training)
         if self.labels.source == "people" and self.labels.screen == "compare" and self.sampling.group_size != 2:
             raise ValueError(
                 f"labels.screen is compare, which shows 2 images, but sampling.group_size is {self.sampling.group_size}. "
@@ -151,7 +148,9 @@ def changed_fields(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[st
     ]
 
 
-def load_configuration(source: "str | Path | Mapping[str, Any] | Configuration", overrides: Sequence[str] = ()) -> Configuration:
+def load_configuration(
+    source: "str | Path | Mapping[str, Any] | Configuration", overrides: Sequence[str] = ()
+) -> Configuration:
     """A configuration from a YAML file or an object, with ``--section.field value`` options on top.
 
     Raises:

@@ -5,7 +5,7 @@ import os
 from tasks.errors import UserError
 from tasks.label_studio.client import LabelStudioClient
 
-__all__ = ["SECRET_BLOCK", "connect"]
+__all__ = ["SECRET_BLOCK", "connect", "public_url"]
 
 SECRET_BLOCK = "label-studio-api-key"
 
@@ -24,6 +24,15 @@ def connect() -> LabelStudioClient:
             remedy="d3po services up, or export LABEL_STUDIO_URL=…",
         )
     return LabelStudioClient.connect(url, os.environ.get("LABEL_STUDIO_API_KEY") or _key_from_block())
+
+
+def public_url(url: str) -> str:
+    """An address of Label Studio as people's browsers see it: ``LABEL_STUDIO_PUBLIC_URL`` in place of our own."""
+    own, public = (
+        os.environ.get("LABEL_STUDIO_URL", "").rstrip("/"),
+        os.environ.get("LABEL_STUDIO_PUBLIC_URL", "").rstrip("/"),
+    )
+    return public + url.removeprefix(own) if own and public and url.startswith(own) else url
 
 
 def _key_from_block() -> str:

@@ -111,7 +111,7 @@ def open_run(configuration: Configuration) -> Run:
 
 def create_run(configuration: Configuration) -> Run:
     """The run's folder, made on first use and compared with the configuration afterwards."""
-    from d3po_core.policy import model_digest
+    from d3po_core.model_files import model_digest
 
     if not Run.exists(configuration.storage.root, configuration.run):
         Run.create(
@@ -133,7 +133,7 @@ def check_model(configuration: Configuration, run: Run) -> None:
     Raises:
         ConfigurationChangedError: The model's files have another digest.
     """
-    from d3po_core.policy import model_digest
+    from d3po_core.model_files import model_digest
 
     found = model_digest(configuration.model.path, configuration.model.revision)
     if found != run.info["model_digest"]:

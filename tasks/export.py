@@ -39,7 +39,7 @@ def export_adapter(context: EpochContext, folder: Path) -> Path:
     (folder / "README.md").write_text(_card(context, seal), encoding="utf-8")
     provenance = {
         "format": PROVENANCE_FORMAT,
-        "run_folder": run_folder(context.configuration),
+        "run_folder": context.run.location,
         "run_id": context.run.info["run_id"],
         "epoch": context.number,
         "content_digest": seal["digest"],

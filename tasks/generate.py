@@ -74,7 +74,12 @@ def write_generated(context: EpochContext, name: str, *, supersede: bool = False
     content = write_shard(attempt.path, arrays, images)
     if check is not None:
         check(content)
-    return epoch.commit(attempt, {"trajectories": len(arrays.ids)}, content, supersede=supersede)
+    return epoch.commit(
+        attempt,
+        {"trajectories": len(arrays.ids), "latent_shape": list(policy.latent_shape)},
+        content,
+        supersede=supersede,
+    )
 
 
 def prompt_embeds(epoch: Epoch) -> Mapping[str, torch.Tensor]:

@@ -24,7 +24,15 @@ from tasks.log import logger
 from tasks.progress import Progress, progress
 from tasks.push import push_plan, pushed
 
-__all__ = ["images_of", "judge_by_programme", "judgements_of", "labels_complete", "labels_progress", "pull"]
+__all__ = [
+    "images_of",
+    "judge_by_programme",
+    "judgements_of",
+    "labels_complete",
+    "labels_progress",
+    "late_judgements",
+    "pull",
+]
 
 
 def labels_progress(context: EpochContext) -> Progress:
@@ -38,6 +46,13 @@ def labels_progress(context: EpochContext) -> Progress:
 def labels_complete(context: EpochContext, progress: Progress) -> bool:
     """Whether the epoch may go on: every group is settled, or somebody said to proceed with what there is."""
     return progress.complete or bool(context.epoch.notes("proceed"))
+
+
+def late_judgements(context: EpochContext) -> int:
+    """How many judgements came, or were changed, after they were pulled."""
+    frozen = {(item.id, item.updated_at) for item in judgements_of(context)}
+    current = _parse(context, connect().annotations(pushed(context)["project"])).judgements
+    return sum((item.id, item.updated_at) not in frozen for item in current)
 
 
 @task(name="pull", cache_policy=NO_CACHE, persist_result=False)

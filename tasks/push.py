@@ -10,14 +10,14 @@ from prefect.cache_policies import NO_CACHE
 from d3po_core.noise import generator
 from storage.layout import IMAGES_FOLDER
 from tasks.config import Configuration
-from tasks.connection import connect
+from tasks.connection import connect, public_url
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.label_studio.parse import PushPlan
 from tasks.label_studio.screens import Screen, compare_screen, local_file_url, mark_screen, task_data
 from tasks.log import logger
 
-__all__ = ["push", "push_plan", "pushed", "screen_of"]
+__all__ = ["import_comparisons", "push", "push_plan", "pushed", "screen_of"]
 
 PUSH_FORMAT = "d3po-push/1"
 
@@ -25,9 +25,14 @@ PUSH_FORMAT = "d3po-push/1"
 @task(name="push", cache_policy=NO_CACHE, persist_result=False)
 def push(context: EpochContext) -> int:
     """Import the epoch's comparisons into its Label Studio project, each once; returns the project's number."""
+    if context.epoch.latest("push") is None:
+        import_comparisons(context)
+    return pushed(context)["project"]
+
+
+def import_comparisons(context: EpochContext, *, supersede: bool = False) -> None:
+    """Make the project (or find it again), import what is missing, and commit; ``supersede`` after a project was lost."""
     epoch = context.epoch
-    if epoch.latest("push") is not None:
-        return pushed(context)["project"]
     plan, screen = push_plan(context), screen_of(context.configuration)
     media, prefix = _media_folder(context)
     client = connect()
@@ -46,11 +51,15 @@ def push(context: EpochContext) -> int:
     ]
     ls_tasks = client.import_exactly_once(project, items)
     attempt = epoch.begin("push")
-    body = {"format": PUSH_FORMAT, "project": project, "url": client.project_url(project), "ls_tasks": ls_tasks}
+    body = {
+        "format": PUSH_FORMAT,
+        "project": project,
+        "url": public_url(client.project_url(project)),
+        "ls_tasks": ls_tasks,
+    }
     (attempt.path / "push.json").write_text(json.dumps(body, indent=1))
-    epoch.commit(attempt, {"project": project, "comparisons": len(items)})
+    epoch.commit(attempt, {"project": project, "comparisons": len(items)}, supersede=supersede)
     logger().info("%d comparisons wait for people at %s", len(items), body["url"])
-    return project
 
 
 def push_plan(context: EpochContext) -> PushPlan:

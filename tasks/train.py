@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from d3po_core.preferences import PreferenceStatistics, judgements_to_pairs
 from d3po_core.records import Pair
+from d3po_core.training import default_micro_batch
 from storage.commits import Commit
 from storage.errors import ConfigurationChangedError
 from storage.tables import PAIRS, read_rows, rows_digest, write_table
@@ -74,16 +75,26 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     body = {
         "format": TRAINING_FORMAT,
         "frozen": context.configuration.section_of_class("training"),
+        "micro_batch": context.configuration.training.micro_batch or default_micro_batch(_latent_shape(context)),
         "statistics": asdict(statistics),
         "metrics": statistics.metrics(),
     }
     (attempt.path / "plan.json").write_text(json.dumps(body, indent=1))
     write_table(attempt.path / "pairs.parquet", _rows(pairs), PAIRS)
     commit = epoch.commit(
-        attempt, {"pairs": len(pairs), "flow_run": flow_run}, {"pairs": rows_digest(_rows(pairs), PAIRS)}, supersede=existing is not None
+        attempt,
+        {"pairs": len(pairs), "flow_run": flow_run},
+        {"pairs": rows_digest(_rows(pairs), PAIRS)},
+        supersede=existing is not None,
     )
     _log_statistics(statistics, pairs)
     return commit
+
+
+def _latent_shape(context: EpochContext) -> tuple[int, int, int]:
+    """(C, H, W), as the shards' commits have it."""
+    channels, height, width = context.epoch.latest(next(iter(context.plan["shards"]))).details["latent_shape"]
+    return channels, height, width
 
 
 def pairs_of(context: EpochContext, attempt: Commit) -> list[Pair]:

@@ -107,6 +107,7 @@ def run(context: EpochContext, attempt_id: str) -> None:
     plan = next(commit for commit in epoch.history("train-plan") if commit.attempt == attempt_id)
     configuration = context.configuration
     policy = policy_at_start(context)
+    frozen = json.loads(epoch.fetch(plan, "plan.json").read_text())
     source, pairs = StoredTrajectories(context), pairs_of(context, plan)
     if not pairs:
         attempt.finish(starting_state(context) or _untrained(context, policy))
@@ -116,13 +117,13 @@ def run(context: EpochContext, attempt_id: str) -> None:
         source,
         pairs,
         configuration.objective,
-        configuration.training,
+        configuration.training.model_copy(update={"micro_batch": frozen["micro_batch"]}),
         run_seed=configuration.seed,
         epoch=context.number,
         resume=attempt.resume(),
         initial_state=starting_state(context),
         reference_log_probs=stored_reference(context),
-        data_metrics=json.loads(epoch.fetch(plan, "plan.json").read_text())["metrics"],
+        data_metrics=frozen["metrics"],
         on_checkpoint=attempt.on_checkpoint,
         on_metrics=attempt.on_metrics,
     )

@@ -131,7 +131,7 @@ class LabelStudioClient:
             raise ScreenChangedError(
                 f"the labeling configuration of project {project} at {self.project_url(project)} was changed: expected "
                 f"{screen.digest[:16]}…, found {found[:16]}… (sha256). Answers would not mean what was asked.",
-                "put the labeling configuration back (it stands in labels/push-plan-*.json), then d3po run",
+                "put the labeling configuration back (it stands in labels/push-plan-*/push-plan.json), then d3po run",
             )
 
     def project_url(self, project: int) -> str:
@@ -190,7 +190,7 @@ class LabelStudioClient:
         else:
             raise PushConflictError(
                 f"project {project} has {expected} tasks and lists {len(rows)}, even when asked again.",
-                "d3po run, to try again",
+                "d3po run CONFIG, to try again",
             )
         found: dict[str, list[tuple[int, dict]]] = {}
         for ls_task, data in sorted(rows.items()):
@@ -224,7 +224,9 @@ class LabelStudioClient:
             )  # fmt: skip
         number = getattr(snapshot, "id", None)
         if not isinstance(number, int):
-            raise BadExportError(f"{self.url} did not make an export of project {project}.", "d3po run, to ask again")
+            raise BadExportError(
+                f"{self.url} did not make an export of project {project}.", "d3po run CONFIG, to ask again"
+            )
         return number
 
     def snapshot_status(self, project: int, number: int) -> str:
@@ -359,7 +361,7 @@ class LabelStudioClient:
                     ls_task, result=result, was_cancelled=skipped, lead_time=seconds, ground_truth=False, **author
                 )
         except LookupError:
-            raise ProjectGoneError(f"there is no task {ls_task} at {self.url} any more.", "d3po status") from None
+            raise ProjectGoneError(f"there is no task {ls_task} at {self.url} any more.", "d3po status RUN") from None
         return made.id
 
     def _read(self, doing: str, call: Callable[[], T], project: int | None = None) -> T:

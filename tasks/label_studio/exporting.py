@@ -46,7 +46,7 @@ def export_tasks(client: _Exports, project: int, path: Path) -> None:
         if found != expected:
             raise BadExportError(
                 f"the export of project {project} holds {found} tasks, the project {expected}.",
-                "d3po run, to ask again",
+                "d3po run CONFIG, to ask again",
             )
 
     _several_times(whole, path)
@@ -102,4 +102,4 @@ def _await(client: _Exports, project: int, number: int) -> None:
         if status == "failed":
             raise BadExportError(f"Label Studio failed to export project {project}.", "see its log, then d3po run")
         time.sleep(0.5)
-    raise BadExportError(f"the export of project {project} was not ready in {SNAPSHOT_SECONDS:g} s.", "d3po run")
+    raise BadExportError(f"the export of project {project} was not ready in {SNAPSHOT_SECONDS:g} s.", "d3po run CONFIG")

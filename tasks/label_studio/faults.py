@@ -50,12 +50,12 @@ def explained_status(status: int | None, body: Any, doing: str, url: str, projec
     if status == 404 and project is not None:
         return ProjectGoneError(
             f"there is no project {project} at {url} any more ({doing}).",
-            "restore it from Label Studio's backup; 'd3po proceed' goes on without the answers that were in it",
+            "restore it from Label Studio's backup; or d3po repush RUN makes it again, and people judge anew",
         )
     if status == 404:
         return ProjectGoneError(f"{url} does not know what was asked for ({doing}: {said}).", "check LABEL_STUDIO_URL")
     if status is not None and 400 <= status < 500 and status not in _COME_BACK_LATER:
-        return RefusedError(f"Label Studio at {url} refuses {doing}: {status} {said}.", "d3po status")
+        return RefusedError(f"Label Studio at {url} refuses {doing}: {status} {said}.", "d3po status RUN")
     return UnreachableError(f"{url} answered {status} ({doing}).", "d3po services status")
 
 

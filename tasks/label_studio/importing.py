@@ -89,7 +89,7 @@ def _verify(
     if missing:
         raise PushConflictError(
             f"{len(missing)} of {len(wanted)} comparisons did not arrive in project {project}, the first {missing[0]}.",
-            "d3po run, which goes on where this ended",
+            "d3po run CONFIG, which goes on where this ended",
         )
     for uid, data in wanted.items():
         for ls_task, stored in found[uid]:

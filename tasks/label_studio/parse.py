@@ -145,12 +145,12 @@ def read_export(path: Path) -> Iterator[Any]:
             records = json.load(file)
     except (OSError, EOFError, ValueError) as error:
         raise BadExportError(
-            f"{path} is not a readable export: {error}.", "`d3po audit` says what else is damaged."
+            f"{path} is not a readable export: {error}.", "`d3po audit RUN` says what else is damaged."
         ) from error
     if not isinstance(records, list):
         raise BadExportError(
             f"{path} should hold a list of tasks and holds {_short(records)}.",
-            "`d3po audit` says what else is damaged.",
+            "`d3po audit RUN` says what else is damaged.",
         )
     yield from records
 

@@ -90,9 +90,7 @@ def test_classifier_on_fresh_pictures() -> None:
     pictures, scenes = world.make_dataset(300, seed=20_001)
     found = classifier.classify(pictures)
     for question in ("colour", "shape"):
-        right = [
-            answer == getattr(scene, question) for answer, scene in zip(found[question], scenes, strict=True)
-        ]
+        right = [answer == getattr(scene, question) for answer, scene in zip(found[question], scenes, strict=True)]
         assert np.mean(right) >= 0.99, question
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.project import Project, hang_environment, hanging, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+"""A minute each on two calm cores; every wait has its own, shorter deadline."""
 
 SHARDS = {"shard-000000", "shard-000001", "shard-000002"}
 AWAY_SECONDS = 2.0

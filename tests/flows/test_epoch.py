@@ -20,7 +20,7 @@ from storage.run import Run
 from storage.tables import GROUPS, JUDGEMENTS, PAIRS, PEOPLE, read_rows
 from tests.support.project import Finished, Project, flip_byte, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 RUN = "runs/human"
 CONFIG = "human.yaml"

@@ -1,0 +1,66 @@
+"""An epoch in the making, without any service: the tasks' own functions called one after the other."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.run import Run
+from tasks.config import Configuration, load_configuration
+from tasks.context import EpochContext, create_run
+from tasks.generate import write_generated, write_prompt_embeds
+from tasks.plan import make_plan
+from tasks.pull import judge_by_programme
+from tests.support.project import Project
+
+Begin = Callable[..., EpochContext]
+
+
+@pytest.fixture
+def at_home(bare_project: Project, tmp_path: Path) -> Iterator[Project]:
+    """Inside the project's folder; runs go to a root of the test's own."""
+    with bare_project.entered(D3PO_CACHE=str(tmp_path / "cache")):
+        yield bare_project
+
+
+@pytest.fixture
+def begin(at_home: Project, tmp_path: Path) -> Begin:
+    """The first epoch of a new run (or ``number``, of that run), with these fields on top."""
+
+    def made(run: str = "unit", number: int = 0, **sections: Any) -> EpochContext:
+        return context_of(
+            load_configuration(at_home.configuration(run, storage={"root": str(tmp_path)}, **sections)), number
+        )
+
+    return made
+
+
+def context_of(configuration: Configuration, number: int) -> EpochContext:
+    return EpochContext(configuration=configuration, run=create_run(configuration), number=number)
+
+
+@pytest.fixture
+def generated(begin: Begin) -> EpochContext:
+    """Planned, generated and judged by a programme."""
+    context = begin()
+    make_plan(context)
+    write_prompt_embeds(context)
+    for name in context.plan["shards"]:
+        write_generated(context, name)
+    judge_by_programme.fn(context)
+    return context
+
+
+def again(context: EpochContext) -> EpochContext:
+    """The same epoch as another process sees it, which has verified nothing yet."""
+    run = Run.open(context.run.root, context.run.name)
+    return EpochContext(configuration=context.configuration, run=run, number=context.number)
+
+
+def with_fields(context: EpochContext, **sections: dict[str, Any]) -> EpochContext:
+    """The same epoch under a changed configuration."""
+    values = context.configuration.model_dump(mode="json")
+    for name, fields in sections.items():
+        values[name] |= fields
+    return EpochContext(configuration=Configuration.model_validate(values), run=context.run, number=context.number)
