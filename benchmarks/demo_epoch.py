@@ -10,6 +10,7 @@ may follow, as everywhere: ``--training.learning_rate 1e-3``.
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from d3po_core.training import train
 from tasks.config import Configuration, load_configuration
 from tasks.prompts import epoch_prompts, read_prompts
 
-ERROR_RATE = 0.1
+ERROR_RATE, MARK_SHARE = 0.05, 0.5
 
 
 class InMemory:
@@ -52,22 +53,31 @@ class InMemory:
         return torch.stack([self._embeds[prompt] for prompt in prompts])
 
 
-def judged(batch: Trajectories, values: np.ndarray, judge: SimulatedJudge, seed: int) -> list[Judgement]:
-    """What a simulated judge says of a batch of pairs, presented in the drawn order."""
-    judgements = []
-    for row in range(0, len(batch), 2):
-        group, ids = batch.group_ids[row], batch.ids[row : row + 2]
-        order = generator("presentation", run_seed=seed, epoch=0, group=group).permutation(2)
-        answer = judge.compare(group, *(float(values[row + position]) for position in order))
-        level = {"tie": (0.0, 0.0), "left": (1.0, 0.0), "right": (0.0, 1.0)}[answer]
-        by_id = {ids[position]: (value,) for position, value in zip(order, level, strict=True)}
-        judgements.append(
-            Judgement(
-                id=f"simulated:{group}", group_id=group, judge="simulated", verdict="prefer", trajectory_ids=ids,
-                levels=tuple(by_id[id] for id in ids), updated_at="2026-01-01T00:00:00+00:00",
-            )
-        )  # fmt: skip
-    return judgements
+def judged(
+    batch: Trajectories, values: np.ndarray, judge: SimulatedJudge, configuration: Configuration
+) -> Iterator[Judgement]:
+    """What a simulated judge says of each group of a batch, presented in the drawn order."""
+    size, compare = configuration.sampling.group_size, configuration.labels.screen == "compare"
+    for row in range(0, len(batch), size):
+        group, ids = batch.group_ids[row], batch.ids[row : row + size]
+        value_of = dict(zip(ids, values[row : row + size].tolist(), strict=True))
+        order = generator("presentation", run_seed=configuration.seed, epoch=0, group=group).permutation(size)
+        if compare:
+            left, right = (ids[position] for position in order)
+            answer = judge.compare(group, value_of[left], value_of[right])
+            level_of = {left: float(answer == "left"), right: float(answer == "right")}
+        else:
+            marked = judge.mark(group, value_of, MARK_SHARE)
+            level_of = {id: -float(id in marked) for id in ids}
+        yield Judgement(
+            id=f"simulated:{group}",
+            group_id=group,
+            judge="simulated",
+            verdict="prefer" if compare else "mark",
+            trajectory_ids=ids,
+            levels=tuple((level_of[id],) for id in ids),
+            updated_at="2026-01-01T00:00:00+00:00",
+        )
 
 
 def held_out(policy: Policy, configuration: Configuration) -> np.ndarray:
@@ -104,7 +114,7 @@ def one_epoch(configuration: Configuration) -> dict:
     times.append(clock())
     judge = SimulatedJudge(name="0", run_seed=seed, epoch=0, error_rate=ERROR_RATE)
     objective = OBJECTIVES[configuration.labels.objective]
-    judgements = [j for b in batches for j in judged(b, objective(b.images, list(b.prompts)), judge, seed)]
+    judgements = [j for b in batches for j in judged(b, objective(b.images, list(b.prompts)), judge, configuration)]
     pairs, _ = judgements_to_pairs(judgements, configuration.training.votes)
     result = train(
         policy,

@@ -10,11 +10,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.binding import BoundElsewhere, bind_epoch
 from flows.epoch_run import WaitingForPeople, run_epoch
+from flows.explain import without_traces
 from flows.flow_runs import name_flow_run
 from tasks.config import Configuration, load_configuration
 from tasks.context import EpochContext, create_run
 
 __all__ = ["WAITING", "epoch"]
+
+without_traces()
 
 WAITING = "WaitingForPeople"
 """The state name of a flow run that ended because it could not be suspended (``d3po run --here``)."""

@@ -131,7 +131,10 @@ def recover(run: Run, number: int, *, surely_dead: bool = False) -> list[str]:
         for bound in dead:
             client.set_flow_run_state(bound.id, Crashed(message="its process is dead (d3po recover)"), force=True)
             done.append(f"{bound.name} ({bound.id}) was {bound.state}, is marked crashed")
-        if dead:
+        if dead and client.read_flow_run(dead[-1].id).deployment_id is None:
+            # Nobody would pick it up: it was no deployment's.
+            done.append(f"{dead[-1].name} was started by hand\n  next: d3po run CONFIG goes on with epoch {number}")
+        elif dead:
             client.set_flow_run_state(dead[-1].id, Scheduled(message="d3po recover"), force=True)
             done.append(f"{dead[-1].name} is scheduled again and goes on with epoch {number}")
     return done

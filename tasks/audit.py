@@ -11,7 +11,7 @@ from storage.manifest import verify_epoch
 from storage.tables import GROUPS, JUDGEMENTS, PAIRS, read_rows
 from tasks.context import EpochContext, found_run, planned_context, run_folder
 from tasks.errors import UserError
-from tasks.export import PROVENANCE, PROVENANCE_FORMAT, lora_digest
+from tasks.export import ADAPTER_FILE, PROVENANCE, PROVENANCE_FORMAT, file_digest, lora_digest
 
 __all__ = ["audit"]
 
@@ -50,6 +50,12 @@ def audit(what: str, moved_to: str | None = None) -> Iterator[str]:
 
 def _adapter(context: EpochContext, folder: Path, record: dict) -> Iterator[str]:
     seal = context.epoch.seal()
+    if file_digest(folder) != record["sha256"]:
+        raise UserError(
+            f"{folder / ADAPTER_FILE} is not the file that was exported: expected sha256 {record['sha256']}, found "
+            f"{file_digest(folder)}",
+            remedy="do not use this adapter; d3po export writes the run's own",
+        )
     found = {
         "run_id": context.run.info["run_id"],
         "content_digest": seal["digest"] if seal else None,

@@ -13,8 +13,9 @@ from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.policies import policy_for, state_after
 
-__all__ = ["PROVENANCE", "PROVENANCE_FORMAT", "export_adapter", "export_into_run", "lora_digest"]
+__all__ = ["ADAPTER_FILE", "PROVENANCE", "PROVENANCE_FORMAT", "export_adapter", "export_into_run", "file_digest", "lora_digest"]
 
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 PROVENANCE = "provenance.json"
 PROVENANCE_FORMAT = "d3po-provenance/1"
 
@@ -43,6 +44,7 @@ def export_adapter(context: EpochContext, folder: Path) -> Path:
         "run_id": context.run.info["run_id"],
         "epoch": context.number,
         "content_digest": seal["digest"],
+        "sha256": file_digest(folder),
         "lora": lora_digest(context, folder),
     }
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1))
@@ -56,15 +58,25 @@ def export_into_run(context: EpochContext) -> None:
             context.epoch.write_aside(f"adapter/{file.name}", file.read_bytes())
 
 
+def file_digest(folder: Path) -> str:
+    """sha256 of an exported adapter's file: its tensors, their names, and the metadata that holds rank and alpha.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    file = folder / ADAPTER_FILE
+    if not file.is_file():
+        raise UserError(f"no adapter at {file}", remedy="d3po export RUN FOLDER")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def lora_digest(context: EpochContext, folder: Path) -> str:
-    """sha256 over names and bytes of an exported adapter's tensors.
+    """sha256 over the bytes of an exported adapter's tensors.
 
     Raises:
         UserError: They are not those of the epoch's sealed training.
     """
-    file = folder / "pytorch_lora_weights.safetensors"
-    if not file.is_file():
-        raise UserError(f"no adapter at {file}", remedy="d3po export RUN FOLDER")
+    file = folder / ADAPTER_FILE
     exported = load_file(file)
     sealed = state_after(context, context.number).lora
     found, expected = _tensor_bytes(exported), _tensor_bytes(sealed)

@@ -61,7 +61,7 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     epoch = context.epoch
     existing, flow_run = epoch.latest("train-plan"), flow_run_id()
     # A flow run that was asked to begin again does so once, however often it is itself retried.
-    if existing is not None and (not retrain or existing.details.get("flow_run") == flow_run):
+    if existing is not None and not (retrain and (flow_run is None or existing.details.get("flow_run") != flow_run)):
         frozen = json.loads(epoch.fetch(existing, "plan.json").read_text())["frozen"]
         changes = changed_fields(context.configuration.section_of_class("training"), frozen)
         if changes:

@@ -10,13 +10,14 @@ import ctypes
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from assets.shapes_world import networks, training
-from assets.shapes_world.world import make_dataset, split_prompts
+from assets.shapes_world.world import draw_scenes, make_dataset, split_prompts
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,7 +31,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--unet-steps", type=int, default=4_000)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--until", choices=("vae", "decoder", "unet"), default="unet", help="last stage to run")
+    parser.add_argument(
+        "--until", choices=("vae", "decoder", "unet"), default="unet", help="last stage to run"
+    )
     parser.add_argument("--export-only", action="store_true", help="export states as they are")
     return parser.parse_args()
 
@@ -106,7 +109,7 @@ def make_pipeline(args: argparse.Namespace, vae: AutoencoderKL) -> StableDiffusi
 def train(args: argparse.Namespace, pipeline: StableDiffusionPipeline) -> None:
     """Train the pipeline's UNet and text encoder."""
     latents = prepare_latents(args, pipeline.vae) * pipeline.vae.config.scaling_factor
-    _, scenes = make_dataset(args.images, args.seed)
+    scenes = draw_scenes(args.images, np.random.default_rng(args.seed))
 
     def tokenize(texts: list[str]) -> torch.Tensor:
         options = {"padding": "max_length", "max_length": networks.TEXT_LENGTH, "return_tensors": "pt"}
@@ -143,7 +146,9 @@ def export(args: argparse.Namespace, pipeline: StableDiffusionPipeline) -> None:
     for config in args.out.glob("*/config.json"):
         entries = json.loads(config.read_text())
         entries.pop("_name_or_path", None)
-        if "dtype" in entries:  # transformers loads a model in the dtype named here: be float32 like the others
+        if (
+            "dtype" in entries
+        ):  # transformers loads a model in the dtype named here: be float32 like the others
             entries["dtype"] = "float32"
         config.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
     for name, prompts in zip(("train", "heldout"), split_prompts(), strict=True):

@@ -190,11 +190,16 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
 
 
+def draw_scenes(count: int, rng: np.random.Generator) -> list[Scene]:
+    """Draw `count` scenes, every prompt equally often."""
+    prompts = all_prompts()
+    return [draw_scene(rng, prompts[i % len(prompts)]) for i in range(count)]
+
+
 def make_dataset(count: int, seed: int) -> tuple[np.ndarray, list[Scene]]:
     """Return `count` pictures, uint8 [count, 64, 64, 3], and their scenes; every prompt equally often."""
     rng = np.random.default_rng(seed)
-    prompts = all_prompts()
-    scenes = [draw_scene(rng, prompts[i % len(prompts)]) for i in range(count)]
+    scenes = draw_scenes(count, rng)
     pictures = np.stack([render(scene, rng) for scene in scenes])
     return pictures, scenes
 

@@ -53,6 +53,9 @@ def test_programmed_run_killed_in_each_stage(project: Project, undisturbed: dict
             if where == "before commits/shard-000000.1.json":
                 _a_second_flow_run_is_refused(project, config, process.pid)
         assert not (project.epoch("killed") / "EPOCH.json").exists(), where
+    recovered = project.verb("recover", "runs/killed").good().out
+    assert recovered.count("was Running, is marked crashed") == len(STAGES)
+    assert "next: d3po run CONFIG goes on with epoch 0" in recovered
     done = project.d3po("run", config, "--here").good()
     seal = project.seal("killed")
     assert seal["content"] == undisturbed["content"], done.text[-3000:]

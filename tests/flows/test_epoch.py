@@ -302,9 +302,9 @@ def damaged(project: Project, sealed: Sealed) -> Iterator:
     """Flips a bit of a file, and puts it back afterwards."""
     before: dict[Path, bytes] = {}
 
-    def damage(pattern: str) -> Path:
-        path = sorted(project.folder.glob(pattern))[0]
-        before[path] = flip_byte(path)
+    def damage(pattern: str, at: int | None = None) -> Path:
+        path = next(path for path in sorted(project.folder.glob(pattern)) if path.is_file())
+        before[path] = flip_byte(path, at)
         return path
 
     yield damage
@@ -315,7 +315,7 @@ def damaged(project: Project, sealed: Sealed) -> Iterator:
 @pytest.mark.parametrize(
     ("pattern", "commit"),
     [
-        ("runs/human/epochs/0000/shards/000001-*/traj.zarr/latents/c/**/0", "shard-000001"),
+        ("runs/human/epochs/0000/shards/000001-*/traj.zarr/latents/c/**/*", "shard-000001"),
         ("runs/human/epochs/0000/shards/000000-*/images/*.png", "shard-000000"),
         ("runs/human/epochs/0000/labels/pull-*/judgements.parquet", "pull"),
         ("runs/human/epochs/0000/labels/push-plan-*/push-plan.json", "push-plan"),
@@ -331,8 +331,9 @@ def test_audit_names_the_file_with_one_flipped_bit(
         project.verb("audit", what).refused(path.name, commit)
 
 
-def test_audit_notices_another_adapter(project: Project, sealed: Sealed, damaged):
-    damaged("adapter-of-0/pytorch_lora_weights.safetensors")
+@pytest.mark.parametrize("at", [100, 4000, -1], ids=["metadata", "names", "tensors"])
+def test_audit_notices_another_adapter(project: Project, sealed: Sealed, damaged, at: int):
+    damaged("adapter-of-0/pytorch_lora_weights.safetensors", at)
     project.verb("audit", "adapter-of-0").refused("pytorch_lora_weights.safetensors", "do not use this adapter")
     project.verb("audit", RUN).good()
 
@@ -396,7 +397,6 @@ def test_the_scheduled_gate_resumed_it(project: Project, marked: None):
         assert any(run.auto_scheduled and run.state_type.value == "COMPLETED" for run in gates)
         epoch_run = client.read_flow_run(project_flow_run(project, 1))
     assert epoch_run.state_type.value == "COMPLETED"
-    assert epoch_run.run_count == 2
 
 
 # ---- the third epoch --------------------------------------------------------------------------------------------------

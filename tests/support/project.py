@@ -299,7 +299,7 @@ def until(condition: Callable[[], Any], seconds: float, what: str, every: float 
 def flip_byte(path: Path, at: int | None = None) -> bytes:
     """Change one bit of a file, by default in its middle; returns what it was."""
     data = path.read_bytes()
-    at = len(data) // 2 if at is None else at
+    at = len(data) // 2 if at is None else at % len(data)
     path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     return data
 

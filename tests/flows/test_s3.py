@@ -1,0 +1,78 @@
+"""The same epoch with its run folder on S3: same content, healed from nothing cached, shown to people from a mirror."""
+
+import json
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.storage.conftest import BUCKET, s3_server
+from tests.support.project import Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+ROOT = f"s3://{BUCKET}/team"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A server with a bucket, and what reaches it."""
+    with s3_server() as endpoint:
+        yield {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "D3PO_CACHE": str(tmp_path_factory.mktemp("s3-cache")),
+        }
+
+
+def stored(s3: dict[str, str], key: str) -> bytes:
+    """An object, past our own code."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"], aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")  # fmt: skip
+    return client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+
+
+def test_an_epoch_on_s3_is_the_same_as_on_a_disk(project: Project, s3: dict[str, str]):
+    """Programmed and by people, on S3 and on a disk: one content. The people's images are mirrored for Label Studio."""
+    on_disk = project.configuration("on-disk")
+    project.d3po("run", on_disk, "--here").good()
+    expected = project.seal("on-disk")["content"]
+
+    config = project.configuration("on-s3", storage={"root": ROOT}, labels={"source": "people"})
+    waiting = project.d3po("run", config, "--here", **s3)
+    assert waiting.code == 75, waiting.text[-3000:]
+    _images_are_served_from_the_mirror(project, s3)
+    project.verb("annotate", f"{ROOT}/on-s3", "--simulate", "--error-rate", "0", **s3).good()
+    project.d3po("run", config, "--here", **s3).good()
+    seal = json.loads(stored(s3, "team/on-s3/epochs/0000/EPOCH.json"))
+    assert seal["content"] == expected
+    assert stored(s3, "team/on-s3/epochs/0000/adapter/pytorch_lora_weights.safetensors")
+
+    shutil.rmtree(s3["D3PO_CACHE"])
+    assert "everything agrees" in project.verb("audit", f"{ROOT}/on-s3", **s3).good().out
+    assert "done" in project.verb("status", f"{ROOT}/on-s3", **s3).good().out
+
+
+def _images_are_served_from_the_mirror(project: Project, s3: dict[str, str]) -> None:
+    with project.entered(**s3):
+        import os
+
+        from tasks.connection import connect
+        from tasks.context import found_run, planned_context
+        from tasks.push import pushed
+
+        context = planned_context(*found_run(f"{ROOT}/on-s3"), 0)
+        rows = connect().tasks(pushed(context)["project"])
+        url, key = os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"]
+    assert len(rows) == 6
+    data = next(iter(rows.values()))[0][1]
+    path = data["html_a"].partition('src="')[2].partition('"')[0]
+    request = urllib.request.Request(url + path, headers={"Authorization": f"Token {key}"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.read().startswith(b"\x89PNG")
+    assert Path(project.runs, "on-s3").is_dir(), "below the document root"
