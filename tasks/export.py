@@ -13,7 +13,15 @@ from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.policies import policy_for, state_after
 
-__all__ = ["ADAPTER_FILE", "PROVENANCE", "PROVENANCE_FORMAT", "export_adapter", "export_into_run", "file_digest", "lora_digest"]
+__all__ = [
+    "ADAPTER_FILE",
+    "PROVENANCE",
+    "PROVENANCE_FORMAT",
+    "export_adapter",
+    "export_into_run",
+    "file_digest",
+    "lora_digest",
+]
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 PROVENANCE = "provenance.json"

@@ -34,9 +34,7 @@ SETTINGS = {"num_inference_steps": 20, "guidance_scale": 5.0, "eta": 1.0}
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     """Return the model as anyone would load it, in float32."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -84,9 +84,7 @@ def probabilities(pictures: np.ndarray, model: ShapesClassifier | None = None) -
 
 def classify(pictures: np.ndarray) -> dict[str, list[str]]:
     """Return the likeliest answer to each question for uint8 pictures [n, 64, 64, 3]."""
-    return {
-        name: [LABELS[name][i] for i in values.argmax(1)] for name, values in probabilities(pictures).items()
-    }
+    return {name: [LABELS[name][i] for i in values.argmax(1)] for name, values in probabilities(pictures).items()}
 
 
 def agreement(pictures: np.ndarray, prompts: list[str]) -> np.ndarray:
@@ -105,8 +103,7 @@ def agreement(pictures: np.ndarray, prompts: list[str]) -> np.ndarray:
 def scene_labels(scenes: list[Scene]) -> dict[str, torch.Tensor]:
     """Return the true answers' numbers, [n] for each question."""
     return {
-        name: torch.tensor([names.index(getattr(scene, name)) for scene in scenes])
-        for name, names in LABELS.items()
+        name: torch.tensor([names.index(getattr(scene, name)) for scene in scenes]) for name, names in LABELS.items()
     }
 
 
@@ -138,10 +135,7 @@ def train(pictures: np.ndarray, labels: dict[str, torch.Tensor], steps: int, see
         batch = np.roll(batch, rng.integers(-3, 4, 2), (1, 2))
         pixels = to_pixels(batch) * (1 + 0.05 * torch.randn(96, 1, 1, 1))
         logits = model(pixels + 0.04 * torch.rand(96, 1, 1, 1) * torch.randn(pixels.shape))
-        loss = sum(
-            functional.cross_entropy(logits[name], labels[name][rows], label_smoothing=0.02)
-            for name in LABELS
-        )
+        loss = sum(functional.cross_entropy(logits[name], labels[name][rows], label_smoothing=0.02) for name in LABELS)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -28,12 +28,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=12_000, help="synthetic pictures to train on")
     parser.add_argument("--vae-steps", type=int, default=3_000)
     parser.add_argument("--decoder-steps", type=int, default=1_500)
-    parser.add_argument("--unet-steps", type=int, default=4_000)
+    parser.add_argument("--unet-steps", type=int, default=7_000)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--until", choices=("vae", "decoder", "unet"), default="unet", help="last stage to run"
-    )
+    parser.add_argument("--until", choices=("vae", "decoder", "unet"), default="unet", help="last stage to run")
     parser.add_argument("--export-only", action="store_true", help="export states as they are")
     return parser.parse_args()
 
@@ -146,9 +144,7 @@ def export(args: argparse.Namespace, pipeline: StableDiffusionPipeline) -> None:
     for config in args.out.glob("*/config.json"):
         entries = json.loads(config.read_text())
         entries.pop("_name_or_path", None)
-        if (
-            "dtype" in entries
-        ):  # transformers loads a model in the dtype named here: be float32 like the others
+        if "dtype" in entries:  # transformers loads a model in the dtype named here: be float32 like the others
             entries["dtype"] = "float32"
         config.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
     for name, prompts in zip(("train", "heldout"), split_prompts(), strict=True):
