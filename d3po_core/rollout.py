@@ -102,7 +102,7 @@ def _generate(
         raise SamplingError(
             f"Sampling gave non-finite latents for {len(bad)} of {len(ids)} trajectories: {', '.join(bad[:8])}. "
             f"The model's dtype is {policy.dtype}, the latents' {policy.latent_dtype}; try model.dtype float32 or "
-            "bfloat16, or begin another run with a lower training.learning_rate."
+            "bfloat16, or d3po run CONFIG --run NAME with a lower training.learning_rate."
         )
     return Trajectories(
         ids=ids,

@@ -209,5 +209,5 @@ def test_non_finite_log_probs_name_their_trajectories(folder: Path) -> None:
     trajectories = tiny.sample(policy, 2)
     trajectories.latents[3, 2] = torch.nan
     source = tiny.MemorySource(trajectories, tiny.embeddings(policy))
-    with pytest.raises(TrainingError, match=r"g000001-1 \(step 1\), g000001-1 \(step 2\).*d3po run --retrain"):
+    with pytest.raises(TrainingError, match=r"g000001-1 \(step 1\), g000001-1 \(step 2\).*d3po run CONFIG --retrain"):
         gradient((policy, source), 64, pairs=tiny.first_wins(2))

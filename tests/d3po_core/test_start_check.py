@@ -39,7 +39,7 @@ def test_another_adapter_is_found_with_by_how_much_and_where(policy: Any, source
     with pytest.raises(
         StartCheckError,
         match=r"32 of 32 recomputed.*within 1\.0e-05 nats.*found \d\.\d+e-\d+ at trajectory g00000\d-\d, denoising step \d.*"
-        r"d3po audit.*d3po run --retrain",
+        r"d3po audit.*d3po run CONFIG --retrain",
     ):
         start(policy, source)
     assert all(torch.equal(value, moved[name]) for name, value in policy.lora_state().items()), "nothing was trained"

@@ -136,7 +136,7 @@ def test_a_non_finite_gradient_stops_the_run_and_leaves_the_adapter(policy: Poli
     checkpoints: list[CheckpointState] = []
     policy.unet.conv_out.register_forward_hook(_poison_after(policy, steps=1))
     with pytest.raises(
-        TrainingError, match=r"gradient of optimizer step 2 is not finite.*groups g0000.*d3po run --retrain"
+        TrainingError, match=r"gradient of optimizer step 2 is not finite.*groups g0000.*d3po run CONFIG --retrain"
     ):
         run(policy, source, micro_batch=64, on_checkpoint=checkpoints.append, checkpoint_every=1)
     assert len(checkpoints) == 1

@@ -144,7 +144,7 @@ def _judge_a_little(project: Project) -> None:
     with project.entered():
         from tasks.connection import connect
         from tasks.context import found_run, planned_context
-        from tasks.label_studio.screens import result_for
+        from tasks.label_studio.screens import local_file_url, result_for, task_data
         from tasks.push import push_plan, pushed
 
         context = planned_context(*found_run(RUN), 2)
@@ -159,7 +159,7 @@ def _judge_a_little(project: Project) -> None:
             {"value": {"choices": ["nonsense"]}, "from_name": "preference", "to_name": "prompt", "type": "choices"}
         ]
         client.annotate(tasks["g000004"], bogus)
-        stranger = {"uid": f"{plan.run_id}/2/g999999", "prompt": "whose is this?", "html_a": "", "html_b": ""}
+        stranger = task_data(plan.screen, plan.uid("g999999"), "whose is this?", [local_file_url("x.png")] * 2)
         client.import_chunk(push["project"], [stranger])
         [(foreign, _)] = client.tasks(push["project"])[stranger["uid"]]
         client.annotate(foreign, result_for(plan.screen, verdict="left"))

@@ -71,7 +71,7 @@ def _images_are_served_from_the_mirror(project: Project, s3: dict[str, str]) -> 
         url, key = os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"]
     assert len(rows) == 6
     data = next(iter(rows.values()))[0][1]
-    path = data["html_a"].partition('src="')[2].partition('"')[0]
+    path = data["html_0"].partition('src="')[2].partition('"')[0]
     request = urllib.request.Request(url + path, headers={"Authorization": f"Token {key}"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.read().startswith(b"\x89PNG")
