@@ -141,8 +141,8 @@ def check_together(sampling: SamplingConfig, training: TrainingConfig) -> None:
     """
     if sampling.eta == 0:
         raise ValueError(
-            "sampling.eta is 0: no action has a density, so there is nothing to train on. Set it to 1.0; 0 is for "
-            "evaluation only."
+            "sampling.eta is 0: no action has a density, so there is nothing to train on. Set sampling.eta: 1.0; 0 is "
+            "for evaluation only."
         )
     wanted = training.transitions_per_trajectory
     if wanted is not None and wanted > sampling.num_inference_steps:
