@@ -40,7 +40,7 @@ def _key_from_block() -> str:
     from prefect.blocks.system import Secret
 
     try:
-        return Secret.load(SECRET_BLOCK).get()
+        return Secret.load(SECRET_BLOCK, _sync=True).get()  # _sync: also where a loop runs
     except (ValueError, httpx.TransportError):
         raise UserError(
             f"LABEL_STUDIO_API_KEY is not set, and Prefect has (or reaches) no secret block named {SECRET_BLOCK}",

@@ -1,6 +1,7 @@
 """Fixtures that tests of every package may want."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,3 +29,11 @@ def project(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
     made = make_project(tmp_path_factory.mktemp("project") / "project")
     with services_of(made, template=pytestconfig.cache.mkdir("label-studio")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def undisturbed(project: Project) -> dict[str, Any]:
+    """The seal of a run that nothing happened to: on a disk, judged by a programme, without Label Studio."""
+    done = project.d3po("run", project.configuration("undisturbed"), "--here", LABEL_STUDIO_URL="").good()
+    assert "Traceback" not in done.text
+    return project.seal("undisturbed")

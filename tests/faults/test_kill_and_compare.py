@@ -33,14 +33,6 @@ STAGES: list[tuple[str, set[str], set[str]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(project: Project) -> dict:
-    """The seal of a run that nothing happened to; its judge is a programme."""
-    done = project.d3po("run", project.configuration("undisturbed"), "--here", LABEL_STUDIO_URL="").good()
-    assert "Traceback" not in done.text
-    return project.seal("undisturbed")
-
-
 def test_programmed_run_killed_in_each_stage(project: Project, undisturbed: dict):
     config = project.configuration("killed")
     for where, there, missing in STAGES:

@@ -376,12 +376,12 @@ def test_the_key_comes_from_a_secret_block(project: Project):
         key = os.environ["LABEL_STUDIO_API_KEY"]
     project.verb("init", config, LABEL_STUDIO_API_KEY="").refused(SECRET_BLOCK)
     with project.entered():
-        Secret(value=key).save(SECRET_BLOCK)
+        Secret(value=key).save(SECRET_BLOCK, _sync=True)
     try:
         assert "Label Studio" in project.verb("init", config, LABEL_STUDIO_API_KEY="").good().out
     finally:
         with project.entered():
-            Secret.delete(SECRET_BLOCK)
+            Secret.delete(SECRET_BLOCK, _sync=True)
 
 
 def test_there_is_no_such_deployment(project: Project):
