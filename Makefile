@@ -35,7 +35,9 @@ epoch: install  ## one whole epoch on the bundled model: services up, generate, 
 test: install system-packages  ## all tests, against a real Label Studio, Prefect server, browser, S3 server, PostgreSQL
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/flows --ignore=tests/faults
+	@# Each of these has services of its own: a process each, so that none inherits another's event loop or environment.
+	set -e; for file in tests/faults/test_*.py tests/flows/test_*.py; do $(BIN)/python -m pytest $$file; done
 
 quick: install  ## the tests that take less than ten seconds each
 	$(BIN)/python -m pytest -m 'not slow' -x
