@@ -7,8 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from storage.errors import MissingDataError
 from storage.manifest import verify_epoch
+from storage.run import Run
 from storage.tables import GROUPS, JUDGEMENTS, PAIRS, read_rows
+from tasks.config import Configuration
 from tasks.context import EpochContext, found_run, planned_context, run_folder
 from tasks.errors import UserError
 from tasks.export import ADAPTER_FILE, PROVENANCE, PROVENANCE_FORMAT, file_digest, lora_digest
@@ -38,7 +41,7 @@ def audit(what: str, moved_to: str | None = None) -> Iterator[str]:
                 f"{provenance} has format {record.get('format')!r}, expected {PROVENANCE_FORMAT!r}",
                 remedy="export the adapter again with d3po export",
             )
-        configuration, run = found_run(moved_to or record["run_folder"])
+        configuration, run = _run_of(what, moved_to or record["run_folder"])
         contexts = [planned_context(configuration, run, number) for number in range(record["epoch"] + 1)]
         yield from _adapter(contexts[-1], Path(what), record)
     sealed = [context for context in contexts if context.epoch.seal() is not None]
@@ -46,6 +49,16 @@ def audit(what: str, moved_to: str | None = None) -> Iterator[str]:
         raise UserError(f"{what} has no sealed epoch to audit", remedy=f"d3po status {what}")
     for context in sealed:
         yield from _epoch(context)
+
+
+def _run_of(adapter: str, folder: str) -> tuple[Configuration, Run]:
+    try:
+        return found_run(folder)
+    except MissingDataError:
+        raise UserError(
+            f"the adapter in {adapter} was exported from the run in {folder}, and there is no run",
+            remedy=f"d3po audit {adapter} --moved-to FOLDER, where that run lies now",
+        ) from None
 
 
 def _adapter(context: EpochContext, folder: Path, record: dict) -> Iterator[str]:

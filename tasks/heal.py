@@ -1,12 +1,18 @@
 """Make again what was lost or damaged: shards and prompt embeddings, into a new attempt.
 
 Where the numbers come out the same, the new marker supersedes the old one and nothing else changes. Where they do not
-(another machine), nothing may have been shown to people yet.
+(another machine), or where nothing is left that tells, nobody may have judged them yet.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
+from storage.commits import Commit
+from storage.epoch import Epoch
+from storage.errors import StorageError
 from storage.heal import scan
+from storage.seals import epoch_content
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.generate import write_generated, write_prompt_embeds
@@ -21,7 +27,7 @@ def heal(context: EpochContext) -> Iterator[str]:
         What was found and done, a line each.
 
     Raises:
-        UserError: Something is damaged that cannot be computed again, or came out otherwise after it was pushed.
+        UserError: Something is damaged that cannot be computed again, or that came out otherwise after people saw it.
     """
     for name in scan(context.epoch):
         if name != "prompts" and not name.startswith("shard-"):
@@ -30,16 +36,52 @@ def heal(context: EpochContext) -> Iterator[str]:
                 "computed again",
                 remedy=f"restore {run_folder(context.configuration)} from a backup, then d3po audit it",
             )
-        before = context.epoch.latest(name)
         make = write_prompt_embeds if name == "prompts" else write_generated
-        after = make(context, name, supersede=True, check=lambda content, old=before: _check(context, old, content))
-        yield f"{name}: made again in attempt {after.attempt}, {'same' if after.content == before.content else 'other'} content"
-
-
-def _check(context: EpochContext, before, content: dict) -> None:
-    if content != dict(before.content) and context.epoch.latest("push") is not None:
-        raise UserError(
-            f"{before.name} of epoch {context.number} came out with other numbers than people were shown: another "
-            "machine, other libraries or another number of threads",
-            remedy="run d3po heal where the epoch was generated, or restore the folder from a backup",
+        seen: list[bool | None] = []
+        after = make(
+            context,
+            name,
+            supersede=True,
+            check=lambda content, name=name, seen=seen: seen.append(_checked(context, name, content)),
         )
+        outcome = {True: "same content", False: "other content", None: "what it was before is not known"}[seen[0]]
+        yield f"{name}: made again in attempt {after.attempt}, {outcome}"
+
+
+def _checked(context: EpochContext, name: str, content: dict[str, Any]) -> bool | None:
+    """Whether it is what it was, where that can be told; refused where it is not and somebody judged it already."""
+    epoch = context.epoch
+    same = _is_as_before(epoch, name, content)
+    if not same and not {"push", "pull"}.isdisjoint(epoch.commit_numbers()):
+        found = (
+            "came out with other numbers than were judged" if same is False else "lost its marker, and no seal tells"
+        )
+        raise UserError(
+            f"{name} of epoch {context.number} {found}: nothing shows that its images are the judged ones",
+            remedy="run d3po heal where the epoch was generated (same machine, libraries, threads), or restore the "
+            "folder from a backup",
+        )
+    return same
+
+
+def _is_as_before(epoch: Epoch, name: str, content: dict[str, Any]) -> bool | None:
+    """By the old marker; by the seal where that is lost; None where neither tells."""
+    try:
+        if before := epoch.latest(name):
+            return content == dict(before.content)
+    except StorageError:
+        pass
+    seal = epoch.seal()
+    others = _readable_commits(epoch, {*epoch.commit_numbers(), *seal["record"]["commits"]} - {name}) if seal else None
+    if seal is None or others is None:
+        return None
+    made = replace(next(iter(others.values())), name=name, content=content)
+    return epoch_content({**others, name: made}, seal["content"]["parent"]) == seal["content"]
+
+
+def _readable_commits(epoch: Epoch, names: set[str]) -> dict[str, Commit] | None:
+    try:
+        found = {name: epoch.latest(name) for name in sorted(names)}
+    except StorageError:
+        return None
+    return {name: commit for name, commit in found.items() if commit} if all(found.values()) else None

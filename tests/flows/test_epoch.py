@@ -466,3 +466,54 @@ def test_heal_and_forget_nothing(project: Project, proceeded: Proceeded):
     assert "everything agrees" in said
     assert project.seal("human", 2)["digest"] == before
     assert "nothing is damaged" in project.verb("heal", RUN, "--epoch", "2").good().out
+
+
+def test_a_sealed_shard_without_its_marker_is_made_again_by_the_seal(project: Project, proceeded: Proceeded):
+    """One marker is broken, another deleted; the seal tells that what comes out is what was judged."""
+    commits = project.epoch("human", 0) / "commits"
+    flip_byte(commits / "shard-000000.1.json")
+    project.verb("audit", RUN).refused("shard-000000", "d3po heal")
+    assert "shard-000000: made again" in (said := project.verb("heal", RUN, "--epoch", "0").good().out)
+    assert "same content" in said
+    (commits / "shard-000002.1.json").unlink()
+    project.verb("audit", RUN).refused("shard-000002", "it is in the seal")
+    assert "same content" in project.verb("heal", RUN, "--epoch", "0").good().out
+    assert "everything agrees" in project.verb("audit", RUN).good().out
+
+
+def test_judgements_after_the_pull_are_reported_and_not_trained_on(project: Project, proceeded: Proceeded):
+    with project.entered():
+        from tasks.connection import connect
+        from tasks.context import found_run, planned_context
+        from tasks.label_studio.screens import result_for
+        from tasks.push import push_plan, pushed
+
+        context = planned_context(*found_run(RUN), 2)
+        plan, push = push_plan(context), pushed(context)
+        connect().annotate(push["ls_tasks"][plan.uid("g000005")][0], result_for(plan.screen, verdict="left"))
+    assert "1 judgements came, or were changed, after the pull" in project.verb("status", RUN).good().out
+    assert len(table(project, 2, "pull", "judgements.parquet", JUDGEMENTS)) == 2
+
+
+def test_people_see_the_public_address(project: Project, proceeded: Proceeded):
+    """The worker reaches Label Studio by another name than people's browsers do."""
+    with project.entered(LABEL_STUDIO_PUBLIC_URL="https://label.example.org/"):
+        import os
+
+        from tasks.connection import public_url
+
+        own = os.environ["LABEL_STUDIO_URL"].rstrip("/")
+        assert public_url(f"{own}/projects/7") == "https://label.example.org/projects/7"
+        assert public_url("http://elsewhere/projects/7") == "http://elsewhere/projects/7"
+
+
+def test_a_moved_run_is_audited_from_an_adapter_that_was_exported_before(project: Project, proceeded: Proceeded):
+    moved = project.folder / "archive" / "human"
+    shutil.copytree(project.runs / "human", moved)
+    hidden = (project.runs / "human").rename(project.runs / "human-hidden")
+    try:
+        project.verb("audit", "adapter-of-0").refused("runs/human")
+        said = project.verb("audit", "adapter-of-0", "--moved-to", "archive/human").good().out
+        assert "everything agrees" in said
+    finally:
+        hidden.rename(project.runs / "human")

@@ -1,7 +1,9 @@
-"""The same epoch with its run folder on S3: same content, healed from nothing cached, shown to people from a mirror."""
+"""What is lost and taken up again: on S3 (same content as on a disk, no lock), and a project that somebody deleted."""
 
 import json
+import os
 import shutil
+import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage.conftest import BUCKET, s3_server
-from tests.support.project import Project
+from tests.support.project import Project, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -56,8 +58,6 @@ def test_an_epoch_on_s3_is_the_same_as_on_a_disk(project: Project, undisturbed: 
 
 def _images_are_served_from_the_mirror(project: Project, s3: dict[str, str]) -> None:
     with project.entered(**s3):
-        import os
-
         from tasks.connection import connect
         from tasks.context import found_run, planned_context
         from tasks.push import pushed
@@ -72,3 +72,62 @@ def _images_are_served_from_the_mirror(project: Project, s3: dict[str, str]) -> 
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.read().startswith(b"\x89PNG")
     assert Path(project.runs, "on-s3").is_dir(), "below the document root"
+
+
+def test_where_no_lock_tells_the_operator_must_say_that_a_process_is_dead(
+    project: Project, undisturbed: dict, s3: dict[str, str]
+):
+    config = project.configuration("killed-on-s3", storage={"root": ROOT})
+    process = project.start("run", config, "--here", **s3)
+    try:
+        until(lambda: _exists(s3, "team/killed-on-s3/epochs/0000/commits/prompts.1.json"), 240, "a commit", every=0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    run = f"{ROOT}/killed-on-s3"
+    project.verb("recover", run, **s3).refused("on S3 no lock tells", "--surely-dead")
+    recovered = " ".join(project.verb("recover", run, "--surely-dead", **s3).good().out.split())
+    assert "is marked crashed" in recovered
+    assert "next: d3po run CONFIG goes on with epoch 0" in recovered
+    project.d3po("run", config, "--here", **s3).good()
+    assert json.loads(stored(s3, "team/killed-on-s3/epochs/0000/EPOCH.json"))["content"] == undisturbed["content"]
+
+
+def _exists(s3: dict[str, str], key: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        return bool(stored(s3, key))
+    except ClientError:
+        return False
+
+
+def test_a_deleted_project_is_made_again_and_judged_anew(project: Project):
+    """People's answers are gone with it, the pictures and their order are not."""
+    config = project.configuration("deleted", labels={"source": "people"})
+    assert project.d3po("run", config, "--here").code == 75
+    project.verb("annotate", "runs/deleted", "--simulate").good()
+    lost = _project_of(project, "deleted", delete=True)
+    assert "d3po repush" in project.verb("status", "runs/deleted").good().out
+    project.d3po("run", config, "--here").refused("repush")
+    assert "people judge at http" in project.verb("repush", "runs/deleted").good().out
+    assert _project_of(project, "deleted") != lost
+    assert "0 of 6 judgements" in project.verb("status", "runs/deleted").good().out
+    project.verb("annotate", "runs/deleted", "--simulate", "--error-rate", "0").good()
+    project.d3po("run", config, "--here").good()
+    project.verb("audit", "runs/deleted").good()
+
+
+def _project_of(project: Project, run: str, *, delete: bool = False) -> int:
+    with project.entered():
+        from tasks.context import found_run, planned_context
+        from tasks.push import pushed
+
+        number = pushed(planned_context(*found_run(f"runs/{run}"), 0))["project"]
+        if delete:
+            url, key = os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"]
+            headers = {"Authorization": f"Token {key}"}
+            urllib.request.urlopen(
+                urllib.request.Request(f"{url}/api/projects/{number}", headers=headers, method="DELETE"), timeout=60
+            ).close()
+        return number
