@@ -35,9 +35,8 @@ epoch: install  ## one whole epoch on the bundled model: services up, generate, 
 test: install system-packages  ## all tests, against a real Label Studio, Prefect server, browser, S3 server, PostgreSQL
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --ignore=tests/flows --ignore=tests/faults
-	@# Each of these has services of its own: a process each, so that none inherits another's event loop or environment.
-	set -e; for file in tests/faults/test_*.py tests/flows/test_*.py; do $(BIN)/python -m pytest $$file; done
+	@# Two processes; a file's tests stay together, as they share services.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 10
 
 quick: install  ## the tests that take less than ten seconds each
 	$(BIN)/python -m pytest -m 'not slow' -x

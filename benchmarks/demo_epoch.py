@@ -1,6 +1,9 @@
 """Does one demo epoch improve what its judges prefer? The demo's configuration over several run seeds.
 
     python -m benchmarks.demo_epoch --seeds 10 --out benchmarks/demo_epoch.json
+    python -m benchmarks.demo_epoch --seeds 10 --error-rate 0.5 --out benchmarks/demo_epoch_control.json
+
+The second is the control: judges who guess. What their adapters do to the objective is what training does by itself.
 
 The same steps as ``make epoch`` (generation, simulated judges, pairs, training, held-out images before and after), in one
 process and without the services; a judge answers the same with and without Label Studio. Overrides of the configuration
@@ -27,7 +30,7 @@ from d3po_core.training import train
 from tasks.config import Configuration, load_configuration
 from tasks.prompts import epoch_prompts, read_prompts
 
-ERROR_RATE, MARK_SHARE = 0.05, 0.5
+MARK_SHARE = 0.5
 
 
 class InMemory:
@@ -92,7 +95,7 @@ def held_out(policy: Policy, configuration: Configuration) -> np.ndarray:
     return OBJECTIVES[configuration.labels.objective](images, prompts)
 
 
-def one_epoch(configuration: Configuration) -> dict:
+def one_epoch(configuration: Configuration, error_rate: float) -> dict:
     """Run an epoch; its paired improvement and the seconds that each part took."""
     seed, sampling, clock = configuration.seed, configuration.sampling, time.perf_counter
     policy = Policy.load(
@@ -112,7 +115,7 @@ def one_epoch(configuration: Configuration) -> dict:
                 embeds=embeds)
     )  # fmt: skip
     times.append(clock())
-    judge = SimulatedJudge(name="0", run_seed=seed, epoch=0, error_rate=ERROR_RATE)
+    judge = SimulatedJudge(name="0", run_seed=seed, epoch=0, error_rate=error_rate)
     objective = OBJECTIVES[configuration.labels.objective]
     judgements = [j for b in batches for j in judged(b, objective(b.images, list(b.prompts)), judge, configuration)]
     pairs, _ = judgements_to_pairs(judgements, configuration.training.votes)
@@ -150,11 +153,12 @@ def main() -> None:
     parser.add_argument("--config", default="configs/demo.yaml")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--error-rate", type=float, default=0.1, help="as d3po annotate has it")
     parser.add_argument("--out", type=Path)
     arguments, overrides = parser.parse_known_args()
     rows = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-        row = one_epoch(load_configuration(arguments.config, [*overrides, "--seed", str(seed)]))
+        row = one_epoch(load_configuration(arguments.config, [*overrides, "--seed", str(seed)]), arguments.error_rate)
         rows.append(row)
         ratio = row["difference"] / row["standard_error"]
         print(
@@ -164,7 +168,7 @@ def main() -> None:
         )
     print(f"improved by more than one paired standard error: {sum(row['improved'] for row in rows)} of {len(rows)}")
     if arguments.out:
-        arguments.out.write_text(json.dumps({"overrides": overrides, "rows": rows}, indent=1) + "\n")
+        arguments.out.write_text(json.dumps({"error_rate": arguments.error_rate, "overrides": overrides, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ class LoraConfig(Section):
     alpha: float = frozen_by("run", 4.0, gt=0)
     """The update is scaled by alpha / rank."""
     target_modules: tuple[str, ...] = frozen_by("run", ("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
-    """Which projections of the UNet's attention blocks get an adapter (the paper: q, k, v; published code adds out)."""
+    """Which layers of the UNet get an adapter, by the endings of their names. The paper: attention's q, k, v; published
+    code adds out. Convolutions can have one too (``conv1``, ``conv2`` of the residual blocks)."""
     dropout: float = frozen_by("run", 0.0, ge=0.0, lt=1.0)
     """Refused above 0: the log-probs at the start of training could not equal the stored ones."""
 
@@ -123,8 +124,11 @@ class TrainingConfig(Section):
     """Passes over the pairs within one epoch."""
     groups_per_step: int = frozen_by("training", 4, ge=1)
     """Whole groups in one optimizer step, over all processes."""
+    first_transitions: int | None = frozen_by("training", None, ge=1)
+    """Train on the first n of the T transitions only, in which the picture is composed; on all when empty (the paper).
+    Late transitions have the smallest σ, so they add most of the gradient's variance and decide the least."""
     transitions_per_trajectory: int | None = frozen_by("training", None, ge=1)
-    """Train on a seeded subset of the T transitions; all of them when empty."""
+    """Train on a seeded subset of these transitions; all of them when empty."""
     votes: Literal["majority", "soft"] = frozen_by("training", "majority")
     """How several people's votes on a pair become its target."""
     micro_batch: int | None = frozen_by("training", None, ge=1)
@@ -144,9 +148,18 @@ def check_together(sampling: SamplingConfig, training: TrainingConfig) -> None:
             "sampling.eta is 0: no action has a density, so there is nothing to train on. Set sampling.eta: 1.0; 0 is "
             "for evaluation only."
         )
-    wanted = training.transitions_per_trajectory
-    if wanted is not None and wanted > sampling.num_inference_steps:
+    steps = {"sampling.num_inference_steps": sampling.num_inference_steps}
+    if training.first_transitions is not None:
+        _at_most("training.first_transitions", training.first_transitions, steps)
+        steps = {"training.first_transitions": training.first_transitions}
+    if training.transitions_per_trajectory is not None:
+        _at_most("training.transitions_per_trajectory", training.transitions_per_trajectory, steps)
+
+
+def _at_most(field: str, wanted: int, limit: dict[str, int]) -> None:
+    [(name, largest)] = limit.items()
+    if wanted > largest:
         raise ValueError(
-            f"training.transitions_per_trajectory is {wanted}, but a trajectory has sampling.num_inference_steps = "
-            f"{sampling.num_inference_steps} transitions. Set it lower or leave it empty."
+            f"{field} is {wanted}, but there are {name} = {largest} transitions to train on. Set it lower or leave it "
+            "empty."
         )

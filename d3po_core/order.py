@@ -42,7 +42,7 @@ def plan_steps(
     Raises:
         ValueError: where there are no pairs, or fewer trainable transitions than asked for.
     """
-    steps_of = [int(step) for step in torch.nonzero(trainable_T).flatten()]
+    steps_of = [int(step) for step in torch.nonzero(trainable_T[: training.first_transitions]).flatten()]
     wanted = training.transitions_per_trajectory or len(steps_of)
     if not pairs:
         raise ValueError(
@@ -51,8 +51,9 @@ def plan_steps(
         )
     if not steps_of or wanted > len(steps_of):
         raise ValueError(
-            f"training.transitions_per_trajectory is {wanted}, but {len(steps_of)} of {len(trainable_T)} denoising "
-            "steps have a density to train on (σ > 0). Set it lower or leave it empty."
+            f"training.transitions_per_trajectory is {wanted}, but {len(steps_of)} of the "
+            f"{len(trainable_T[: training.first_transitions])} denoising steps to train on have a density (σ > 0). Set "
+            "it lower or leave it empty."
         )
     pairs_of = Counter(pair.group_id for pair in pairs)
     ids, plan = sorted(pairs_of), []

@@ -67,7 +67,7 @@ def _costs(configuration: Configuration) -> dict[str, str]:
     sampling, training, labels = configuration.sampling, configuration.training, configuration.labels
     groups, size, steps = configuration.prompts.groups_per_epoch, sampling.group_size, sampling.num_inference_steps
     rows = 1 if sampling.guidance_scale == 1 else 2
-    transitions = training.transitions_per_trajectory or steps
+    transitions = training.transitions_per_trajectory or training.first_transitions or steps
     held_out = (
         len(read_prompts(str(REPOSITORY / configuration.evaluation.prompts))) if configuration.evaluation.prompts else 0
     )

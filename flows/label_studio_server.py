@@ -3,13 +3,15 @@
 Whoever has a Label Studio already gives its address instead (LABEL_STUDIO_URL) and needs nothing of this.
 """
 
+import fcntl
 import hashlib
 import os
 import sqlite3
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.errors import UserError
@@ -49,10 +51,11 @@ def ensure_label_studio_env(folder: Path) -> Path:
     folder = folder.resolve()
     wanted = hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest()
     finished = folder / "d3po-installed"
-    if finished.is_file() and finished.read_text() == wanted:
-        return folder
-    _install(folder)
-    finished.write_text(wanted)
+    if not _says(finished, wanted):
+        with _alone(folder):
+            if not _says(finished, wanted):
+                _install(folder)
+                finished.write_text(wanted)
     return folder
 
 
@@ -106,6 +109,19 @@ def prepare_database(data: Path, database: Mapping[str, str] | None = None) -> N
     with sqlite3.connect(data / "label_studio.sqlite3", timeout=30) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
+
+
+def _says(file: Path, text: str) -> bool:
+    return file.is_file() and file.read_text() == text
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Of two that want the same environment, one installs it while the other waits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "d3po-installing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _install(folder: Path) -> None:

@@ -47,11 +47,14 @@ def test_unknown_target_modules_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("alpha", [1.0, 8.0])
+@pytest.mark.parametrize("convolutions", [(), ("conv1", "conv2")])
 def test_plain_diffusers_loads_the_export_and_gives_the_same_network(
-    folder: Path, tmp_path: Path, alpha: float
+    folder: Path, tmp_path: Path, alpha: float, convolutions: tuple[str, ...]
 ) -> None:
     """METHOD 5.8: alpha differs from the rank, so a lost alpha would scale the adapter wrongly."""
-    policy = tiny.load(folder, LoraConfig(rank=2, alpha=alpha))
+    targets = (*LoraConfig().target_modules, *convolutions)
+    policy = tiny.load(folder, LoraConfig(rank=2, alpha=alpha, target_modules=targets))
+    assert any(name.endswith("conv1.lora_B.weight") for name in policy.lora_state()) == bool(convolutions)
     torch.manual_seed(1)
     policy.load_lora_state({name: 0.3 * torch.randn_like(value) for name, value in policy.lora_state().items()})
     policy.export_adapter(tmp_path / "adapter")

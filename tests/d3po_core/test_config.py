@@ -61,6 +61,10 @@ def test_sections_agree_with_each_other() -> None:
     check_together(SamplingConfig(), TrainingConfig(transitions_per_trajectory=20))
     with pytest.raises(ValueError, match=r"transitions_per_trajectory is 21.*num_inference_steps = 20"):
         check_together(SamplingConfig(), TrainingConfig(transitions_per_trajectory=21))
+    with pytest.raises(ValueError, match=r"first_transitions is 21.*num_inference_steps = 20"):
+        check_together(SamplingConfig(), TrainingConfig(first_transitions=21))
+    with pytest.raises(ValueError, match=r"transitions_per_trajectory is 13.*first_transitions = 12"):
+        check_together(SamplingConfig(), TrainingConfig(first_transitions=12, transitions_per_trajectory=13))
     with pytest.raises(ValueError, match=r"sampling\.eta is 0"):
         check_together(SamplingConfig(eta=0.0), TrainingConfig())
 

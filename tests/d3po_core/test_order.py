@@ -50,11 +50,21 @@ def test_a_subset_of_transitions_is_seeded_per_group_and_inner_epoch() -> None:
     assert steps == plan(transitions_per_trajectory=5, inner_epochs=2, groups_per_step=10)
 
 
+def test_the_first_transitions_only() -> None:
+    assert {subset for step in plan(first_transitions=12) for subset in step.transitions} == {tuple(range(12))}
+    (step,) = plan(first_transitions=12, groups_per_step=10)
+    assert step.count == 10 * 12
+    drawn = {place for step in plan(first_transitions=12, transitions_per_trajectory=3) for subset in step.transitions for place in subset}  # fmt: skip
+    assert drawn <= set(range(12)) and len(drawn) > 8
+    no_density_at_the_end = torch.arange(20) < 11
+    assert plan(first_transitions=12, trainable=no_density_at_the_end)[0].transitions[0] == tuple(range(11))
+
+
 def test_steps_without_a_density_are_never_trained_on() -> None:
     trainable = ALL.clone()
     trainable[-1] = False
     assert plan(trainable=trainable)[0].transitions[0] == tuple(range(19))
-    with pytest.raises(ValueError, match=r"is 20, but 19 of 20 denoising steps have a density"):
+    with pytest.raises(ValueError, match=r"is 20, but 19 of the 20 denoising steps to train on have a density"):
         plan(trainable=trainable, transitions_per_trajectory=20)
 
 
