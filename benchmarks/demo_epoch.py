@@ -168,7 +168,9 @@ def main() -> None:
         )
     print(f"improved by more than one paired standard error: {sum(row['improved'] for row in rows)} of {len(rows)}")
     if arguments.out:
-        arguments.out.write_text(json.dumps({"error_rate": arguments.error_rate, "overrides": overrides, "rows": rows}, indent=1) + "\n")
+        arguments.out.write_text(
+            json.dumps({"error_rate": arguments.error_rate, "overrides": overrides, "rows": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

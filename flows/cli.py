@@ -279,7 +279,7 @@ def _pushed_context(run: str, epoch: int | None):
 def main() -> None:
     """The entry point: a user's mistake is explained, never shown as a stack trace."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if "--here" not in sys.argv else "INFO")
-    from flows.services import load_environment
+    from flows.service_settings import load_environment
 
     load_environment()
     with explained():

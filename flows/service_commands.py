@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.label_studio_server import ServicesError
-from flows.services import DEFAULT_FOLDER, Services
+from flows.service_settings import DEFAULT_FOLDER
+from flows.services import Services
 
 __all__ = ["services"]
 
@@ -26,7 +27,7 @@ DEPLOYED = "deployed.sha256"
 @services.command()
 def up(folder: FolderOption = DEFAULT_FOLDER, root: RootOption = Path("runs")) -> None:
     """Make and start what is missing; a second time it only looks."""
-    from flows.services import load_environment
+    from flows.service_settings import load_environment
     from flows.services import up as start
 
     found = start(folder, document_root=root)

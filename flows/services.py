@@ -5,9 +5,7 @@ and credentials are chosen once and kept. Everything listens on the loopback int
 """
 
 import fcntl
-import json
 import os
-import secrets
 import socket
 import sys
 import time
@@ -18,33 +16,40 @@ from pathlib import Path
 from typing import Any
 
 from flows.label_studio_server import (
-    DATABASE_VARIABLES,
     ServicesError,
     ensure_label_studio_env,
     label_studio_command,
     label_studio_environment,
     prepare_database,
 )
+from flows.service_settings import (
+    DEFAULT_FOLDER,
+    ENVIRONMENT_FILE,
+    client_environment,
+    credentials_of,
+    keep_settings,
+    label_studio_health,
+    label_studio_url,
+    prefect_environment,
+    prefect_health,
+    prefect_url,
+    read_settings,
+    write_environment,
+    write_prefect_toml,
+)
 
 __all__ = [
-    "DEFAULT_FOLDER",
     "Service",
     "Services",
     "ServicesError",
     "down",
-    "ensure_label_studio_env",
-    "load_environment",
     "status",
     "up",
 ]
 
-DEFAULT_FOLDER = Path(".services")
 WORK_POOL = "local"
-FORMAT = "d3po-services/1"
-ENVIRONMENT_FILE = "environment"
 START_SECONDS = {"label-studio": 240.0, "prefect-server": 120.0, "prefect-worker": 60.0}
 """A cold start on busy cores: Label Studio migrates its database for most of a minute."""
-PREFECT_TOML_MARK = "# Written by d3po services up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +107,11 @@ def up(folder: Path = DEFAULT_FOLDER, *, document_root: Path = Path("runs"), pro
     document_root.mkdir(parents=True, exist_ok=True)
     with _only_one(folder):
         label_studio_env = ensure_label_studio_env(project / ".label-studio-env")
-        settings = _settings(folder, document_root=document_root, project=project)
-        credentials = _credentials(folder)
+        settings = keep_settings(folder, document_root=document_root, project=project)
+        credentials = credentials_of(folder)
         prepare_database(folder / "label-studio", credentials["database"])
-        _write_private_environment(folder, settings, credentials)
-        _write_prefect_toml(project, settings)
+        write_environment(folder, settings, credentials)
+        write_prefect_toml(project, settings)
         supervisor = _supervisor(folder)
         running = supervisor.alive()
         if not running:
@@ -118,9 +123,9 @@ def up(folder: Path = DEFAULT_FOLDER, *, document_root: Path = Path("runs"), pro
             supervisor.launch()
         supervisor.start("label-studio")
         supervisor.start("prefect-server")
-        _await(supervisor, "prefect-server", lambda: _answers(_prefect_health(settings)))
+        _await(supervisor, "prefect-server", lambda: _answers(prefect_health(settings)))
         _ensure_work_pool(settings)
-        _await(supervisor, "label-studio", lambda: _answers(_label_studio_health(settings)))
+        _await(supervisor, "label-studio", lambda: _answers(label_studio_health(settings)))
         _check_label_studio_is_ours(settings, credentials)
         supervisor.start("prefect-worker")
         _await(supervisor, "prefect-worker", lambda: True)
@@ -138,7 +143,7 @@ def down(folder: Path = DEFAULT_FOLDER) -> tuple[str, ...]:
     from flows.supervision import end_leftovers, leftovers
 
     folder = folder.resolve()
-    _read_settings(folder)
+    read_settings(folder)
     with _only_one(folder):
         supervisor = _supervisor(folder)
         if not supervisor.alive():
@@ -161,10 +166,10 @@ def status(folder: Path = DEFAULT_FOLDER) -> Services:
         ServicesError: There are no services in that folder.
     """
     folder = folder.resolve()
-    settings = _read_settings(folder)
+    settings = read_settings(folder)
     supervisor = _supervisor(folder)
     alive = supervisor.alive()
-    health = {"label-studio": _label_studio_health(settings), "prefect-server": _prefect_health(settings)}
+    health = {"label-studio": label_studio_health(settings), "prefect-server": prefect_health(settings)}
     services = []
     for name in START_SECONDS:
         process = supervisor.process(name) if alive else None
@@ -178,27 +183,15 @@ def status(folder: Path = DEFAULT_FOLDER) -> Services:
         )  # fmt: skip
     return Services(
         folder=folder,
-        label_studio_url=_label_studio_url(settings),
-        prefect_url=_prefect_url(settings),
-        prefect_api_url=f"{_prefect_url(settings)}/api",
+        label_studio_url=label_studio_url(settings),
+        prefect_url=prefect_url(settings),
+        prefect_api_url=f"{prefect_url(settings)}/api",
         document_root=Path(settings["document_root"]),
         work_pool=WORK_POOL,
         credentials_file=folder / "credentials.json",
         environment_file=folder / ENVIRONMENT_FILE,
         services=tuple(services),
     )
-
-
-def load_environment(folder: Path = DEFAULT_FOLDER) -> dict[str, str]:
-    """Let this process use the services of a folder: sets what is not set already, and returns what it set."""
-    try:
-        lines = (folder / ENVIRONMENT_FILE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return {}
-    pairs = (line.split("=", 1) for line in lines if "=" in line)
-    loaded = {name: value for name, value in pairs if name not in os.environ}
-    os.environ.update(loaded)
-    return loaded
 
 
 def _programs(folder: Path, settings: dict, credentials: dict, label_studio_env: Path) -> list:
@@ -227,121 +220,19 @@ def _programs(folder: Path, settings: dict, credentials: dict, label_studio_env:
             folder=folder / "label-studio", environment=label_studio,
         ),
         Program(
-            name="prefect-server", command=server, folder=folder, environment=_prefect_environment(folder),
+            name="prefect-server", command=server, folder=folder, environment=prefect_environment(folder),
             stop_signal="INT",
         ),
         Program(
             name="prefect-worker", command=worker, folder=Path(settings["project"]),
-            environment={**_client_environment(folder, settings, credentials), "PATH": _path()}, stop_signal="INT",
+            environment={**client_environment(folder, settings, credentials), "PATH": _path()}, stop_signal="INT",
         ),
     ]  # fmt: skip
-
-
-def _prefect_environment(folder: Path) -> dict[str, str]:
-    return {
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        # In memory, the default, a restart of the server terminates every run that holds a deployment's slot.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_CLI_PROMPT": "false",
-    }
-
-
-def _client_environment(folder: Path, settings: dict, credentials: dict) -> dict[str, str]:
-    """What the worker, its flows and ``d3po`` need to know."""
-    return {
-        **_prefect_environment(folder),
-        "PREFECT_API_URL": f"{_prefect_url(settings)}/api",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "LABEL_STUDIO_URL": _label_studio_url(settings),
-        "LABEL_STUDIO_API_KEY": credentials["token"],
-        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": settings["document_root"],
-    }
 
 
 def _path() -> str:
     """Our own python, prefect and torchrun first."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-
-
-def _write_private_environment(folder: Path, settings: dict, credentials: dict) -> None:
-    from flows.supervision import write_private
-
-    lines = [f"{name}={value}\n" for name, value in _client_environment(folder, settings, credentials).items()]
-    write_private(folder / ENVIRONMENT_FILE, "".join(lines))
-
-
-def _write_prefect_toml(project: Path, settings: dict) -> None:
-    """So that a bare ``prefect deployment run`` in the user's shell meets this server."""
-    path = project / "prefect.toml"
-    text = f'{PREFECT_TOML_MARK}\n[api]\nurl = "{_prefect_url(settings)}/api"\n'
-    found = path.read_text(encoding="utf-8") if path.exists() else ""
-    if found == text:
-        return
-    if found and not found.startswith(PREFECT_TOML_MARK):
-        raise ServicesError(
-            f"{path} is not ours and would send `prefect` to another server than these services",
-            remedy=f"move {path} away, then d3po services up",
-        )
-    path.write_text(text, encoding="utf-8")
-
-
-def _settings(folder: Path, *, document_root: Path, project: Path) -> dict[str, Any]:
-    """Ports are chosen once; the folders may change with every ``up``."""
-    path = folder / "services.json"
-    if path.exists():
-        settings = _read_settings(folder)
-    else:
-        label_studio_port, prefect_port = _free_ports(2)
-        settings = {"format": FORMAT, "label_studio_port": label_studio_port, "prefect_port": prefect_port}
-    settings |= {"document_root": str(document_root), "project": str(project)}
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-    return settings
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "services.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ServicesError(f"there are no services in {folder}", remedy="d3po services up") from None
-    except json.JSONDecodeError as error:
-        raise ServicesError(f"{path} is damaged: {error}", remedy=f"remove {path}, then d3po services up") from None
-    if settings.get("format") != FORMAT:
-        raise ServicesError(
-            f"{path} has the format {settings.get('format')!r}, expected {FORMAT!r}",
-            remedy="use the version of d3po that wrote it, or another folder",
-        )
-    return settings
-
-
-def _credentials(folder: Path) -> dict[str, Any]:
-    """Made once; the database's variables are taken from the environment of the first ``up``."""
-    from flows.supervision import write_private
-
-    path = folder / "credentials.json"
-    if not path.exists():
-        made = {
-            "email": "d3po@localhost.localdomain",
-            "password": secrets.token_urlsafe(18),
-            "token": secrets.token_hex(20),
-            "database": {name: os.environ[name] for name in DATABASE_VARIABLES if name in os.environ},
-        }
-        write_private(path, json.dumps(made, indent=1) + "\n")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _free_ports(count: int) -> list[int]:
-    """Held open together, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _check_nothing_left(folder: Path, settings: dict) -> None:
@@ -394,7 +285,7 @@ def _ensure_work_pool(settings: dict) -> None:
     import httpx
     from prefect.workers.process import ProcessWorker
 
-    api = f"{_prefect_url(settings)}/api"
+    api = f"{prefect_url(settings)}/api"
     with httpx.Client(timeout=30, trust_env=False) as client:
         if client.get(f"{api}/work_pools/{WORK_POOL}").status_code == httpx.codes.OK:
             return
@@ -412,7 +303,7 @@ def _ensure_work_pool(settings: dict) -> None:
 def _check_label_studio_is_ours(settings: dict, credentials: dict) -> None:
     import httpx
 
-    url = _label_studio_url(settings)
+    url = label_studio_url(settings)
     headers = {"Authorization": f"Token {credentials['token']}"}
     answer = httpx.get(f"{url}/api/current-user/whoami", headers=headers, timeout=30, trust_env=False)
     if answer.status_code != httpx.codes.OK:
@@ -429,22 +320,6 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
-
-
-def _label_studio_url(settings: dict) -> str:
-    return f"http://127.0.0.1:{settings['label_studio_port']}"
-
-
-def _prefect_url(settings: dict) -> str:
-    return f"http://127.0.0.1:{settings['prefect_port']}"
-
-
-def _label_studio_health(settings: dict) -> str:
-    return f"{_label_studio_url(settings)}/health"
-
-
-def _prefect_health(settings: dict) -> str:
-    return f"{_prefect_url(settings)}/api/health"
 
 
 def _supervisor(folder: Path) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from d3po_core.policy import Policy
-from d3po_core.programmed import OBJECTIVES
+from d3po_core.programmed import OBJECTIVES, UNITS
 from d3po_core.records import Group
 from d3po_core.rollout import rollout
 from tasks.context import EpochContext
@@ -48,7 +48,7 @@ class Comparison:
 
     def __str__(self) -> str:
         return (
-            f"{self.objective}: {self.before:.4f} before, {self.after:.4f} after, difference {self.difference:+.4f} "
+            f"{self.objective} ({UNITS[self.objective]}, higher is better): {self.before:.4f} before, {self.after:.4f} after, difference {self.difference:+.4f} "
             f"± {self.standard_error:.4f} (paired standard error, {self.prompts} held-out prompts)"
         )
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from d3po_core.programmed.jpeg import jpeg_compressibility, jpeg_incompressibility, jpeg_size_kb
 
-__all__ = ["OBJECTIVES", "ProgrammedObjective", "get_programmed_objective", "jpeg_size_kb"]
+__all__ = ["OBJECTIVES", "UNITS", "ProgrammedObjective", "get_programmed_objective", "jpeg_size_kb"]
 
 ProgrammedObjective = Callable[[np.ndarray, Sequence[str]], np.ndarray]
 """(images [N, h, w, 3] uint8, prompts [N]) -> [N] float64."""
@@ -15,6 +15,9 @@ OBJECTIVES: dict[str, ProgrammedObjective] = {
     "jpeg_compressibility": jpeg_compressibility,
     "jpeg_incompressibility": jpeg_incompressibility,
 }
+
+UNITS = {"jpeg_compressibility": "minus the JPEG size in kB", "jpeg_incompressibility": "the JPEG size in kB"}
+"""What the values of each objective are, for people."""
 
 
 def get_programmed_objective(name: str) -> ProgrammedObjective:

@@ -55,7 +55,8 @@ def test_the_first_transitions_only() -> None:
     (step,) = plan(first_transitions=12, groups_per_step=10)
     assert step.count == 10 * 12
     drawn = {place for step in plan(first_transitions=12, transitions_per_trajectory=3) for subset in step.transitions for place in subset}  # fmt: skip
-    assert drawn <= set(range(12)) and len(drawn) > 8
+    assert drawn <= set(range(12))
+    assert len(drawn) > 8
     no_density_at_the_end = torch.arange(20) < 11
     assert plan(first_transitions=12, trainable=no_density_at_the_end)[0].transitions[0] == tuple(range(11))
 

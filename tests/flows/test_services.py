@@ -14,7 +14,8 @@ import pytest
 
 from flows import services as services_module
 from flows.label_studio_server import ENV_VARIABLE, ensure_label_studio_env
-from flows.services import Services, ServicesError, down, load_environment, status, up
+from flows.service_settings import load_environment
+from flows.services import Services, ServicesError, down, status, up
 from flows.supervision import Supervisor, leftovers
 from tasks.label_studio.client import LabelStudioClient
 from tests.support.label_studio import REPOSITORY

@@ -122,7 +122,7 @@ class Project:
         """This process in the project: its folder, its environment, its Prefect server and Label Studio."""
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        from flows.services import load_environment
+        from flows.service_settings import load_environment
 
         before = dict(os.environ)
         with ExitStack() as stack:
