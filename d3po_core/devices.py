@@ -2,6 +2,9 @@
 
 import os
 
+# Read by MKL when it starts: left to itself it changes its number of threads with the load, and sums with that.
+os.environ.setdefault("MKL_DYNAMIC", "FALSE")
+
 import torch
 
 from d3po_core.errors import ModelError

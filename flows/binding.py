@@ -37,17 +37,21 @@ def bind_epoch(run: Run, flow_run_id: str) -> int:
 
 
 def _refuse_if_taken(run: Run, flow_run_id: str, number: int) -> None:
+    order = [bound["flow_run_id"] for bound in run.bindings(number)]
+    last = {id: place for place, id in enumerate(order)}
     for other in bound_flow_runs(run, number):
         if other.id == flow_run_id:
             continue
         if other.kind is StateType.PAUSED:
             raise BoundElsewhere(
                 f"epoch {number} already waits for people in flow run {other.name} ({other.id}), which goes on by "
-                f"itself\n  next: d3po status {run.location} shows what is missing; d3po proceed {run.location} goes on "
-                "with what there is"
+                f"itself\n  next: d3po status {run.location} shows what is missing; d3po proceed {run.location} --reason … "
+                "goes on with what there is"
             )
-        # On a disk the lock decides, which the kernel frees when its holder dies.
-        if other.kind in (StateType.RUNNING, StateType.PENDING) and not run.has_lock:
+        # On a disk the lock decides, which the kernel frees when its holder dies. On S3 the one that bound earlier goes
+        # on: if each gave way to the other, nobody would.
+        earlier = last[other.id] < last[flow_run_id]
+        if other.kind in (StateType.RUNNING, StateType.PENDING) and earlier and not run.has_lock:
             raise BoundElsewhere(
                 f"epoch {number} is being worked on by flow run {other.name} ({other.id}, {other.state})\n"
                 f"  next: wait for it, or, if its machine is gone, d3po recover {run.location}"

@@ -6,6 +6,7 @@ fields can be overridden by ``--section.field value``. Heavy imports wait until 
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -145,7 +146,9 @@ def proceed(
         },
     )
     console.print(f"epoch {context.number} goes on with {done.given} judgements; {len(done.open)} groups stay open")
-    check_suspended(console.print)
+    _, problems = check_suspended(console.print)
+    for problem in problems:
+        console.print(problem)
 
 
 @app.command()
@@ -172,15 +175,18 @@ def audit(
     console.print("[green]everything agrees[/]")
 
 
-@app.command()
-def heal(run: RunArgument, epoch: EpochOption = None) -> None:
+@app.command(context_settings=WITH_OVERRIDES)
+def heal(context: typer.Context, run: RunArgument, epoch: EpochOption = None) -> None:
     """Make damaged or missing shards again, into a new attempt."""
     from tasks.heal import heal as make_again
 
-    context = _context(run, epoch)
-    with context.run.lock(f"epoch-{context.number:04d}"):
-        done = list(make_again(context))
-    console.print("\n".join(done) or "nothing is damaged")
+    broken = _context(run, epoch, overrides=context.args)
+    done = 0
+    with broken.run.lock(f"epoch-{broken.number:04d}"):
+        for done, line in enumerate(make_again(broken), start=1):  # noqa: B007
+            console.print(line)
+    if not done:
+        console.print("nothing is damaged")
 
 
 @app.command()
@@ -209,12 +215,12 @@ def export(
     console.print(f"adapter: {written}\nnext: pipe.load_lora_weights({str(written)!r})")
 
 
-@app.command()
-def report(run: RunArgument, epoch: EpochOption = None) -> None:
+@app.command(context_settings=WITH_OVERRIDES)
+def report(context: typer.Context, run: RunArgument, epoch: EpochOption = None) -> None:
     """Where an epoch's adapter, pictures and report are, and what was measured."""
     from flows.report_command import describe
 
-    for line in describe(_context(run, epoch, sealed=True)):
+    for line in describe(_context(run, epoch, sealed=True, overrides=context.args)):
         console.print(line)
 
 
@@ -249,11 +255,13 @@ def _run_here(config: str, overrides: list[str], retrain: bool) -> int:
     return 0
 
 
-def _context(run: str, epoch: int | None, sealed: bool = False):
+def _context(run: str, epoch: int | None, sealed: bool = False, overrides: Sequence[str] = ()):
+    from tasks.config import load_configuration
     from tasks.context import found_run, planned_context
     from tasks.errors import UserError
 
     configuration, opened = found_run(run)
+    configuration = load_configuration(configuration, overrides)
     numbers = [n for n in opened.epochs() if not sealed or opened.epoch(n).seal() is not None]
     if not numbers or (epoch is not None and epoch not in numbers):
         wanted = "an epoch" if epoch is None else f"epoch {epoch}"
@@ -279,6 +287,8 @@ def _pushed_context(run: str, epoch: int | None):
 def main() -> None:
     """The entry point: a user's mistake is explained, never shown as a stack trace."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if "--here" not in sys.argv else "INFO")
+    # Without an address Prefect would start a server of its own for a moment, and nothing would find its runs again.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     from flows.service_settings import load_environment
 
     load_environment()

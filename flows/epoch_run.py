@@ -7,7 +7,7 @@ they who suspend when it raises ``WaitingForPeople``.
 from dataclasses import dataclass
 
 from storage.manifest import build_seal, environment
-from tasks.artifacts import publish_adapter, publish_pairs, publish_plan, publish_progress
+from tasks.artifacts import publish_adapter, publish_plan, publish_progress
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.generate import encode_prompts, generate_shard
@@ -53,12 +53,11 @@ def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:
         generate(context)
         judge(context)
         reference(context)
-        publish_pairs(context)
         train(context, retrain)
         seal = context.epoch.create_seal(build_seal(context.epoch, environment()))
         logger().info("epoch %d is sealed: content %s", context.number, seal["digest"])
-    publish_adapter(context)
     report(context)
+    publish_adapter(context)
 
 
 def generate(context: EpochContext) -> None:

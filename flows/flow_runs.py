@@ -47,6 +47,16 @@ class BoundFlowRun:
     message: str
 
 
+def _client() -> SyncPrefectClient:
+    try:
+        return get_client(sync_client=True)
+    except ValueError:
+        raise UserError(
+            "PREFECT_API_URL is not set, expected the address of Prefect's server",
+            remedy="d3po services up, or export PREFECT_API_URL=http://…/api",
+        ) from None
+
+
 @contextmanager
 def prefect_client() -> Iterator[SyncPrefectClient]:
     """A client of the configured Prefect server.
@@ -54,7 +64,7 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
     Raises:
         UserError: It does not answer.
     """
-    with get_client(sync_client=True) as client:
+    with _client() as client:
         try:
             yield client
         except httpx.TransportError as error:

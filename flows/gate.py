@@ -9,11 +9,10 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from flows.flow_runs import epoch_flow_runs, prefect_client
-from storage.errors import StorageError
+from tasks.artifacts import publish_progress
 from tasks.config import load_configuration
 from tasks.context import EpochContext, open_run, planned_context
 from tasks.errors import UserError
-from tasks.label_studio.errors import LabelStudioError
 from tasks.pull import labels_complete, labels_progress
 
 __all__ = ["check_suspended", "gate"]
@@ -39,13 +38,14 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
         try:
             context = _context(flow_run)
             progress = labels_progress(context)
+            publish_progress(context, progress)
             say(f"{flow_run.name}: {progress.given} of {progress.needed} judgements, {len(progress.open)} groups open")
             if labels_complete(context, progress):
                 _resume(flow_run.id)
                 resumed.append(flow_run.id)
                 say(f"{flow_run.name}: resumed")
-        except (UserError, StorageError, LabelStudioError) as error:
-            problems.append(f"{flow_run.name}: {error}")
+        except Exception as error:  # one run's trouble, of whatever kind, must not keep the others waiting
+            problems.append(f"{flow_run.name}: {error if str(error) else repr(error)}")
     return resumed, problems
 
 
@@ -55,7 +55,10 @@ def _context(flow_run: FlowRun) -> EpochContext:
     run = open_run(configuration)
     number = run.binding(str(flow_run.id))
     if number is None:
-        raise UserError("is suspended but bound to no epoch", remedy=f"prefect flow-run cancel {flow_run.id}")
+        raise UserError(
+            f"is suspended, but bound to no epoch of run {configuration.run}, which {parameters['config']} names now",
+            remedy=f"put the run's name back into that file; or prefect flow-run cancel {flow_run.id}",
+        )
     return planned_context(configuration, run, number)
 
 

@@ -38,34 +38,21 @@ def preflight(configuration: Configuration) -> Iterator[Check]:
     """
     prompts = read_prompts(configuration.prompts.file)
     yield Check(what="prompts", found=f"{len(prompts)} in {configuration.prompts.file}")
-    yield from _check_objectives(configuration)
-    yield from _check_model(configuration, prompts)
+    held_out = read_prompts(configuration.evaluation.prompts) if configuration.evaluation.prompts else []
+    if held_out:
+        yield Check(what="held-out prompts", found=f"{len(held_out)} in {configuration.evaluation.prompts}")
+    yield from _check_model(configuration, [*prompts, *held_out])
     if configuration.labels.source == "people":
         yield from _check_label_studio(configuration)
     run = create_run(configuration)
     yield Check(what="run folder", found=f"{run_folder(configuration)} (run id {run.info['run_id']})")
 
 
-def _check_objectives(configuration: Configuration) -> Iterator[Check]:
-    from d3po_core.programmed import get_programmed_objective
-
-    for name in {configuration.labels.objective, *configuration.evaluation.objectives}:
-        try:
-            get_programmed_objective(name)
-        except ValueError as error:
-            raise UserError(
-                str(error), remedy="set labels.objective or evaluation.objectives to one of these"
-            ) from None
-    if configuration.evaluation.prompts:
-        held_out = read_prompts(configuration.evaluation.prompts)
-        yield Check(what="held-out prompts", found=f"{len(held_out)} in {configuration.evaluation.prompts}")
-
-
 def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[Check]:
     from d3po_core.ddim import check_trainable
-    from d3po_core.policy import Policy
+    from tasks.policies import policy_for
 
-    policy = Policy.load(configuration.model, configuration.sampling, configuration.lora, lora_seed=configuration.seed)
+    policy = policy_for(configuration)
     check_trainable(policy.schedule)
     policy.check_prompts(prompts)
     sigma, trainable = policy.schedule.sigma, policy.schedule.trainable
@@ -104,12 +91,9 @@ def _check_disk(configuration: Configuration, wanted: float) -> Iterator[Check]:
 
 def _check_label_studio(configuration: Configuration) -> Iterator[Check]:
     from tasks.connection import connect
-    from tasks.push import screen_of
-
-    try:
-        screen_of(configuration)
-    except ValueError as error:
-        raise UserError(str(error), remedy="set labels.screen, labels.mark_choice or sampling.group_size") from None
+    from tasks.media import media_folder
 
     client = connect()
     yield Check(what="Label Studio", found=f"{client.url} answers, the key is user {client.whoami()}'s")
+    folder, _ = media_folder(configuration)
+    yield Check(what="images for Label Studio", found=f"below its document root, in {folder}")

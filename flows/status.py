@@ -104,7 +104,7 @@ def _reached(run: Run, number: int, bound: list[BoundFlowRun], what: str) -> boo
 
 
 def _stages(epoch: Epoch) -> dict[str, str]:
-    plan, commits = epoch.plan(), epoch.latest_all()
+    plan, commits = epoch.plan(), epoch.commit_numbers()
     if plan is None:
         return dict.fromkeys(STAGES, "–")
     shards = sum(name in commits for name in plan["shards"])
@@ -159,7 +159,7 @@ def _next(status: EpochStatus, folder: str) -> str:
             return "nothing: the gate resumes it within its interval"
         if status.progress is None:
             return f"mend the problem named above, then d3po status {folder}"
-        return f"people judge at {status.project_url}; or d3po proceed {folder} to go on with what there is"
+        return f"people judge at {status.project_url}; or d3po proceed {folder} --reason … to go on with what there is"
     if StateType.RUNNING in kinds or StateType.PENDING in kinds or StateType.SCHEDULED in kinds:
         return f"wait; or, if its process is dead, d3po recover {folder}"
     ended = [bound for bound in status.flow_runs if bound.kind in (StateType.FAILED, StateType.CRASHED)]

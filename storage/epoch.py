@@ -5,7 +5,7 @@ created exclusively. What no marker names does not exist; no file that a marker 
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,15 +172,16 @@ class Epoch:
         numbers = self.commit_numbers().get(layout.check_commit_name(name))
         return self.read_commit(name, numbers[-1]) if numbers else None
 
-    def latest_all(self) -> dict[str, Commit]:
-        """The commits that count, by name.
+    def latest_all(self, names: Iterable[str] | None = None) -> dict[str, Commit]:
+        """The commits that count, by name; of these names, or of all.
 
         Raises:
             CorruptDataError: A marker is not what was written.
         """
         numbers = self.commit_numbers()
-        commits = self.run.each(lambda name: self.read_commit(name, numbers[name][-1]), numbers)
-        return dict(zip(numbers, commits, strict=True))
+        wanted = list(numbers if names is None else names)
+        commits = self.run.each(lambda name: self.read_commit(name, numbers[name][-1]), wanted)
+        return dict(zip(wanted, commits, strict=True))
 
     def history(self, name: str) -> list[Commit]:
         """All commits of a name, in their order.

@@ -11,6 +11,7 @@ __all__ = [
     "GROUPS_FILE",
     "IMAGES_FOLDER",
     "LOCKS_FOLDER",
+    "MEDIA_FOLDER",
     "PLAN",
     "PROMPTS_FILE",
     "RUN_FILE",
@@ -29,6 +30,7 @@ __all__ = [
     "events_prefix",
     "heal_command",
     "is_attempt_file",
+    "is_checkpoint",
     "locate",
     "output_folder",
     "parse_commit_key",
@@ -48,12 +50,13 @@ TRAJECTORIES_FILE = "traj.zarr"
 PROMPTS_FILE = "prompts.zarr"
 GROUPS_FILE = "groups.parquet"
 IMAGES_FOLDER = "images"
+MEDIA_FOLDER = "media"
 
 EVENT_KINDS = ("bindings", "proceed", "voids")
 """The numbered files of an epoch: who works on it, who said to go on, which groups no longer count."""
 
 _ASIDE = ("labels/people.parquet", "report/", "adapter/")
-_RECORDS = frozenset({"commits", "report", "adapter", *EVENT_KINDS})
+_RECORDS = frozenset({"commits", "report", "adapter", MEDIA_FOLDER, *EVENT_KINDS})
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COMMIT_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _COMMIT_FILE = re.compile(r"(?P<name>[a-z0-9-]+)\.(?P<number>[1-9][0-9]*)\.json")
@@ -178,6 +181,11 @@ def commits_prefix(epoch: int) -> str:
 def commit_key(epoch: int, name: str, number: int) -> str:
     """``epochs/0003/commits/shard-000017.1.json``."""
     return f"{commits_prefix(epoch)}/{check_commit_name(name)}.{number}.json"
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a commit is a training's checkpoint: scaffolding, of which no seal speaks."""
+    return _CHECKPOINT.fullmatch(name) is not None
 
 
 def parse_commit_key(key: str) -> tuple[str, int] | None:

@@ -39,7 +39,8 @@ def build_seal(epoch: Epoch, environment: Mapping[str, Any], **record: Any) -> d
     Raises:
         StorageError: There is no plan, the parent is not sealed, or something committed is missing or corrupt.
     """
-    commits = epoch.latest_all()
+    # Checkpoints are no results: what they led to is in `train`, and a damaged one of an old attempt hinders nobody.
+    commits = epoch.latest_all(name for name in epoch.commit_numbers() if not layout.is_checkpoint(name))
     for commit in commits.values():
         if commit.files:
             epoch.fetch(commit)
@@ -51,6 +52,7 @@ def build_seal(epoch: Epoch, environment: Mapping[str, Any], **record: Any) -> d
         "epoch": epoch.number,
         "sealed_at": now(),
         "plan": sha256(_plan_bytes(epoch)),
+        "run_file": sha256(epoch.run.backend.get(layout.RUN_FILE)),
         "parent": parent,
         "commits": {name: {"number": commit.number, "digest": commit.digest} for name, commit in commits.items()},
         "events": {kind: _event_digests(epoch, kind) for kind in layout.EVENT_KINDS},

@@ -7,6 +7,7 @@ checkpoints were kept on the way.
 from collections.abc import Mapping
 from typing import Any
 
+from storage import layout
 from storage.commits import Commit
 from storage.digests import merge_digests
 
@@ -30,7 +31,7 @@ def epoch_content(commits: Mapping[str, Commit], parent: str | None) -> dict[str
         if name.startswith("shard-"):
             for kind, digests in commit.content.items():
                 merged.setdefault(kind, {}).update(digests)
-        elif commit.content and not name.startswith("checkpoint-"):
+        elif commit.content and not layout.is_checkpoint(name):
             outputs[name] = commit.content
     shards = {kind: {"count": len(digests), "sha256": merge_digests(digests)} for kind, digests in merged.items()}
     return {"parent": parent, "shards": shards, "outputs": outputs}

@@ -3,7 +3,7 @@
 Reads everything again, past all caches. Findings are yielded as they are met, the nearest to the seal first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,11 +60,12 @@ def verify_epoch(epoch: Epoch, parents: bool = True) -> Iterator[Finding]:
     if broken_seal is not None:
         yield broken_seal
     record = seal["record"] if seal else {}
+    yield from _verify_run_file(epoch, record)
     yield from _verify_plan(epoch, record)
     for kind in layout.EVENT_KINDS:
         yield from _verify_events(epoch, kind, record)
     sealed, numbers = record.get("commits", {}), epoch.commit_numbers()
-    for name in sorted({*numbers, *sealed}):
+    for name in _results(numbers, sealed):
         yield from _verify_name(epoch, name, numbers.get(name, []), sealed.get(name))
     if seal is not None:
         yield from _verify_content(epoch, seal)
@@ -80,7 +81,7 @@ def damage(epoch: Epoch) -> dict[str, list[Finding]]:
     sealed = seal["record"]["commits"] if seal else {}
     numbers = epoch.commit_numbers()
     found: dict[str, list[Finding]] = {}
-    for name in sorted({*numbers, *sealed}):
+    for name in _results(numbers, sealed):
         top = max(numbers.get(name, [0]))
         if top < sealed.get(name, {}).get("number", 0):
             found[name] = [_lost_marker(epoch, name, sealed[name])]
@@ -98,6 +99,24 @@ def _read_seal(epoch: Epoch) -> tuple[dict[str, Any] | None, Finding | None]:
         message = f"{layout.SEAL} of {epoch}: expected content {seal['digest']}, found {digest_of(seal['content'])}"
         return None, _own(epoch, "corrupt", "seal", layout.SEAL, message)
     return seal, None
+
+
+def _results(numbers: Iterable[str], sealed: Iterable[str]) -> list[str]:
+    """Checkpoints are no results: a training that meets a damaged one goes on from an earlier one."""
+    return sorted(name for name in {*numbers, *sealed} if not layout.is_checkpoint(name))
+
+
+def _verify_run_file(epoch: Epoch, record: dict[str, Any]) -> Iterator[Finding]:
+    """run.json holds the run seed, T, η, w and the model's digest, on which every number rests."""
+    expected = record.get("run_file")
+    found = sha256(epoch.run.backend.get(layout.RUN_FILE))
+    if expected is not None and found != expected:
+        message = f"{layout.RUN_FILE} of run {epoch.run.name} is not the one that {epoch} was sealed with"
+        message += f": expected sha256 {expected}, found {found}"
+        remedy = f"restore {epoch.run.location}/{layout.RUN_FILE} from a backup, then d3po audit {epoch.run.location}"
+        yield Finding(
+            kind="changed", epoch=epoch.number, name="run", file=layout.RUN_FILE, message=message, remedy=remedy
+        )
 
 
 def _verify_plan(epoch: Epoch, record: dict[str, Any]) -> Iterator[Finding]:
@@ -195,11 +214,9 @@ def _verify_content(epoch: Epoch, seal: dict[str, Any]) -> Iterator[Finding]:
     """What the commits that count say they computed, against the seal."""
     sealed = seal["record"]["commits"]
     try:
-        commits = {name: commit for name, commit in epoch.latest_all().items() if name in sealed}
-    except StorageError:
+        commits = epoch.latest_all(sealed)
+    except (StorageError, KeyError):
         return  # reported with the marker
-    if set(commits) != set(sealed):
-        return  # likewise
     found = digest_of(epoch_content(commits, seal["content"]["parent"]))
     if found != seal["digest"]:
         message = (

@@ -1,9 +1,11 @@
 """What a flow run shows of itself in Prefect: plan, contact sheet, progress of the people, pairs, curves, digest."""
 
+import json
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import Artifact, create_markdown_artifact, create_table_artifact
 
+from storage.commits import Commit
 from tasks.context import EpochContext, run_folder
 from tasks.progress import Progress
 
@@ -37,34 +39,42 @@ def publish_plan(context: EpochContext, plan: dict[str, Any]) -> None:
 
 
 def publish_progress(context: EpochContext, progress: Progress) -> None:
+    """How far people are, where that has changed since it was last shown (the gate looks every minute)."""
     rows = [{"judge": judge, "judgements": count} for judge, count in sorted(progress.per_judge.items())]
-    create_table_artifact(
-        table=[{"judge": "all", "judgements": f"{progress.given} of {progress.needed}"}, *rows],
-        key=key(context, "annotation-progress"),
-        description=(
-            f"Epoch {context.number}: {len(progress.settled)} groups settled, {len(progress.set_aside)} set aside, "
-            f"{len(progress.open)} open"
-        ),
+    table = [{"judge": "all", "judgements": f"{progress.given} of {progress.needed}"}, *rows]
+    description = (
+        f"Epoch {context.number}: {len(progress.settled)} groups settled, {len(progress.set_aside)} set aside, "
+        f"{len(progress.open)} open"
     )
+    # _sync: also where an event loop runs
+    shown = Artifact.get(key(context, "annotation-progress"), _sync=True)
+    if shown is None or (shown.description, json.loads(shown.data or "null")) != (description, table):
+        create_table_artifact(table=table, key=key(context, "annotation-progress"), description=description, _sync=True)
 
 
-def publish_pairs(context: EpochContext) -> None:
-    commit = context.epoch.latest("pull")
+def publish_pairs(context: EpochContext, attempt: Commit) -> None:
+    """What people said, and the pairs that a training attempt made of it."""
+    pull = context.epoch.latest("pull")
+    plan = json.loads(context.epoch.fetch(attempt, "plan.json").read_text())
+    facts = {**pull.details, **attempt.details, **plan["metrics"]}
+    facts.pop("flow_run", None)
     create_table_artifact(
-        table=[{"what": name, "value": str(value)} for name, value in commit.details.items()],
+        table=[{"what": name, "value": str(value)} for name, value in facts.items()],
         key=key(context, "judgements"),
-        description=f"Judgements of epoch {context.number}",
+        description=f"Judgements and pairs of epoch {context.number}",
     )
 
 
 def publish_adapter(context: EpochContext) -> None:
-    commit, seal = context.epoch.latest("train"), context.epoch.seal()
-    files = "\n".join(f"| {name} | `{entry['sha256']}` |" for name, entry in sorted(commit.files.items()))
+    """The exported adapter's digest, and the seal that it hangs on."""
+    seal = context.epoch.seal()
+    provenance = json.loads(context.epoch.read_aside("adapter/provenance.json"))
     create_markdown_artifact(
         markdown=(
-            f"# Epoch {context.number} of {context.configuration.run}\n\nseal content `{seal['digest']}`\n\n"
-            f"| file | sha256 |\n|---|---|\n{files}\n"
+            f"# Epoch {context.number} of {context.configuration.run}\n\n"
+            f"| what | sha256 |\n|---|---|\n| adapter/pytorch_lora_weights.safetensors | `{provenance['sha256']}` |\n"
+            f"| its tensors | `{provenance['lora']}` |\n| seal (content) | `{seal['digest']}` |\n"
         ),
         key=key(context, "adapter"),
-        description="The sealed training result and its digests",
+        description="The adapter, its digests and its seal",
     )

@@ -22,7 +22,9 @@ from d3po_core.config import (
     check_together,
     frozen_by,
 )
+from d3po_core.programmed import get_programmed_objective
 from tasks.errors import UserError
+from tasks.screen import screen_of
 
 __all__ = ["Configuration", "changed_fields", "load_configuration", "parse_configuration"]
 
@@ -111,6 +113,10 @@ class Configuration(Section):
             )
         if not self.sampling.shared_initial_noise:
             raise ValueError("objective.kind d3po compares images of one x_T. Set sampling.shared_initial_noise: true")
+        for name in (self.labels.objective, *self.evaluation.objectives):
+            get_programmed_objective(name)
+        if self.labels.source == "people":
+            screen_of(self.labels, self.sampling.group_size)
         return self
 
     def section_of_class(self, frozen: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
 from storage.layout import epoch_key
 from storage.run import Run
-from tasks.config import Configuration, StorageConfig, changed_fields
+from tasks.config import Configuration, StorageConfig, changed_fields, parse_configuration
 from tasks.errors import UserError
 
 __all__ = ["EpochContext", "check_model", "create_run", "found_run", "open_run", "planned_context", "run_folder"]
@@ -72,7 +72,7 @@ def found_run(folder: str) -> tuple[Configuration, Run]:
     """
     root, _, name = folder.rstrip("/").rpartition("/")
     run = Run.open(root or ".", name)
-    configuration = Configuration.model_validate(run.info["configuration"])
+    configuration = parse_configuration(run.info["configuration"], f"{folder}/run.json")
     return configuration.model_copy(update={"storage": StorageConfig(root=root or "."), "run": name}), run
 
 
@@ -87,7 +87,7 @@ def planned_context(configuration: Configuration, run: Run, number: int) -> Epoc
             for section in sections:
                 place = place[section]
             place[field] = value
-        configuration = Configuration.model_validate(values)
+        configuration = parse_configuration(values, f"{run.location}/{epoch_key(number)}/plan.json")
     return EpochContext(configuration=configuration, run=run, number=number)
 
 
@@ -99,7 +99,7 @@ def open_run(configuration: Configuration) -> Run:
         MissingDataError: No such run.
     """
     run = Run.open(configuration.storage.root, configuration.run)
-    before = Configuration.model_validate(run.info["configuration"]).section_of_class("run")
+    before = parse_configuration(run.info["configuration"], f"{run.location}/run.json").section_of_class("run")
     changes = changed_fields(configuration.section_of_class("run"), before)
     if changes:
         raise ConfigurationChangedError(

@@ -105,6 +105,7 @@ def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> list[bytes]:
 def _card(context: EpochContext, seal: dict) -> str:
     configuration = context.configuration
     pull, plan = context.epoch.latest("pull"), context.epoch.latest("train-plan")
+    trained = json.loads(context.epoch.fetch(plan, "plan.json").read_text())["frozen"]
     return f"""---
 base_model: {configuration.model.path}
 library_name: diffusers
@@ -126,7 +127,8 @@ A LoRA adapter trained from preferences with D3PO (Yang et al., CVPR 2024), with
 | judgements | {pull.details.get("judgements", 0)} |
 | pairs trained on in this epoch | {plan.details.get("pairs", 0)} |
 | epochs behind it | {context.number + 1} |
-| objective | {configuration.objective.kind}, β {configuration.objective.beta:g}, {configuration.objective.reduction}, clip {configuration.objective.ratio_clip} |
+| objective | {trained["objective.kind"]}, β {trained["objective.beta"]:g}, {trained["objective.reduction"]}, clip {trained["objective.ratio_clip"]}, reference {trained["objective.reference"]} |
+| trained with | learning rate {trained["training.learning_rate"]:g}, {trained["training.groups_per_step"]} groups a step, {trained["training.inner_epochs"]} inner epochs, transitions {trained["training.first_transitions"] or "all"} |
 | sampled with | T {configuration.sampling.num_inference_steps}, η {configuration.sampling.eta:g}, w {configuration.sampling.guidance_scale:g} |
 | run id, seal | `{context.run.info["run_id"]}`, `{seal["digest"]}` |
 

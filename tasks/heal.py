@@ -1,4 +1,4 @@
-"""Make again what was lost or damaged: shards and prompt embeddings, into a new attempt.
+"""Make again what was lost or damaged: shards, prompt embeddings, reference log-probs, into a new attempt.
 
 Where the numbers come out the same, the new marker supersedes the old one and nothing else changes. Where they do not
 (another machine), or where nothing is left that tells, nobody may have judged them yet.
@@ -16,6 +16,8 @@ from storage.seals import epoch_content
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.generate import write_generated, write_prompt_embeds
+from tasks.media import show_images
+from tasks.reference import write_reference
 
 __all__ = ["heal"]
 
@@ -29,14 +31,12 @@ def heal(context: EpochContext) -> Iterator[str]:
     Raises:
         UserError: Something is damaged that cannot be computed again, or that came out otherwise after people saw it.
     """
+    lost = []
     for name in scan(context.epoch):
-        if name != "prompts" and not name.startswith("shard-"):
-            raise UserError(
-                f"{name} of epoch {context.number} is damaged, and what people or the training made cannot be "
-                "computed again",
-                remedy=f"restore {run_folder(context.configuration)} from a backup, then d3po audit it",
-            )
-        make = write_prompt_embeds if name == "prompts" else write_generated
+        make = {"prompts": write_prompt_embeds, "reference": write_reference}.get(name, write_generated)
+        if make is write_generated and not name.startswith("shard-"):
+            lost.append(name)
+            continue
         seen: list[bool | None] = []
         after = make(
             context,
@@ -46,20 +46,31 @@ def heal(context: EpochContext) -> Iterator[str]:
         )
         outcome = {True: "same content", False: "other content", None: "what it was before is not known"}[seen[0]]
         yield f"{name}: made again in attempt {after.attempt}, {outcome}"
+    if "push" in context.epoch.commit_numbers() and "push" not in lost:
+        show_images(context)
+    if lost:
+        raise UserError(
+            f"{', '.join(lost)} of epoch {context.number} is damaged, and what people or the training made cannot be "
+            "computed again",
+            remedy=f"restore {run_folder(context.configuration)} from a backup, then d3po audit it",
+        )
 
 
 def _checked(context: EpochContext, name: str, content: dict[str, Any]) -> bool | None:
     """Whether it is what it was, where that can be told; refused where it is not and somebody judged it already."""
     epoch = context.epoch
     same = _is_as_before(epoch, name, content)
-    if not same and not {"push", "pull"}.isdisjoint(epoch.commit_numbers()):
-        found = (
-            "came out with other numbers than were judged" if same is False else "lost its marker, and no seal tells"
-        )
+    judged = not {"push", "pull"}.isdisjoint(epoch.commit_numbers())
+    if same is False and judged:
         raise UserError(
-            f"{name} of epoch {context.number} {found}: nothing shows that its images are the judged ones",
-            remedy="run d3po heal where the epoch was generated (same machine, libraries, threads), or restore the "
-            "folder from a backup",
+            f"{name} of epoch {context.number} came out with other numbers than were judged: another machine, other "
+            "libraries or another number of threads",
+            remedy="run d3po heal where the epoch was generated, or restore the folder from a backup",
+        )
+    if same is None and judged:
+        raise UserError(
+            f"{name} of epoch {context.number} lost its marker, and no seal tells whether what comes out was judged",
+            remedy=f"restore {run_folder(context.configuration)} from a backup, then d3po audit it",
         )
     return same
 

@@ -4,6 +4,8 @@ One policy per process and device: the adapter's state is the module's, so two t
 see to that with a single worker thread.
 """
 
+import gc
+
 import torch
 
 from d3po_core.checkpoint import CheckpointState
@@ -12,7 +14,7 @@ from d3po_core.policy import Policy
 from tasks.config import Configuration
 from tasks.context import EpochContext
 
-__all__ = ["policy_at_start", "policy_for", "starting_state", "state_after"]
+__all__ = ["policy_at_start", "policy_for", "release", "starting_state", "state_after"]
 
 _loaded: tuple[str, Policy, dict[str, torch.Tensor]] | None = None
 """What it was loaded for, the policy, and its adapter as initialised."""
@@ -37,6 +39,15 @@ def policy_for(configuration: Configuration) -> Policy:
     use_threads(threads)
     policy.load_lora_state(_loaded[2])
     return policy
+
+
+def release() -> None:
+    """Let the network go: another process is about to load its own."""
+    global _loaded
+    _loaded = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def policy_at_start(context: EpochContext) -> Policy:

@@ -77,12 +77,13 @@ def pull(context: EpochContext) -> dict[str, int]:
             "groups_settled": len(done.settled),
             "groups_open": len(done.open),
         }
-        epoch.commit(attempt, details)
-        write_table(attempt.path.parent / f"people-{attempt.id}.parquet", client.people(project), PEOPLE)
+        _report(parsed)
+        # Before the commit, after which a rerun does not come here again.
         people = attempt.path.parent / f"people-{attempt.id}.parquet"
+        write_table(people, client.people(project), PEOPLE)
         epoch.write_aside("labels/people.parquet", people.read_bytes())
         people.unlink()
-        _report(parsed)
+        epoch.commit(attempt, details)
     return dict(epoch.latest("pull").details)
 
 

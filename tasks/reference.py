@@ -1,17 +1,21 @@
 """The pretrained model's log-probs of an epoch's actions, once per image, where the objective holds to that model."""
 
+import numpy as np
 import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from d3po_core.reference import reference_log_probs
 from d3po_core.training import default_micro_batch
-from storage.tables import REFERENCE, read_rows, rows_digest, write_table
+from storage.commits import Commit
+from storage.digests import content_digest
+from storage.tables import REFERENCE, read_rows, write_table
 from tasks.context import EpochContext
+from tasks.generate import Check
 from tasks.policies import policy_at_start
 from tasks.source import StoredTrajectories
 
-__all__ = ["needs_reference", "reference", "stored_reference"]
+__all__ = ["needs_reference", "reference", "stored_reference", "write_reference"]
 
 
 def needs_reference(context: EpochContext) -> bool:
@@ -25,8 +29,14 @@ def needs_reference(context: EpochContext) -> bool:
 @task(name="reference", cache_policy=NO_CACHE, persist_result=False)
 def reference(context: EpochContext) -> None:
     """Evaluate the pretrained model (the policy's network with its adapter off) and commit its log-probs."""
-    if not needs_reference(context) or context.epoch.latest("reference") is not None:
-        return
+    if needs_reference(context) and context.epoch.latest("reference") is None:
+        write_reference(context)
+
+
+def write_reference(
+    context: EpochContext, name: str = "reference", *, supersede: bool = False, check: Check | None = None
+) -> Commit:
+    """Evaluate and commit, [T] float64 a trajectory; NaN where a step has no density (σ = 0)."""
     policy, source = policy_at_start(context), StoredTrajectories(context)
     micro_batch = context.configuration.training.micro_batch or default_micro_batch(policy.latent_shape)
     rows = [
@@ -34,9 +44,12 @@ def reference(context: EpochContext) -> None:
         for group_ids in _batches(context)
         for id, row in reference_log_probs(policy, source, group_ids, micro_batch=micro_batch).items()
     ]
-    attempt = context.epoch.begin("reference")
+    attempt = context.epoch.begin(name)
     write_table(attempt.path / "reference.parquet", rows, REFERENCE)
-    context.epoch.commit(attempt, content={"log_prob": rows_digest(rows, REFERENCE)})
+    content = {"log_prob": content_digest({row["trajectory_id"]: np.array(row["log_prob"]) for row in rows})}
+    if check is not None:
+        check(content)
+    return context.epoch.commit(attempt, content=content, supersede=supersede)
 
 
 def stored_reference(context: EpochContext) -> dict[str, torch.Tensor] | None:

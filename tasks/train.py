@@ -20,10 +20,12 @@ from d3po_core.training import default_micro_batch
 from storage.commits import Commit
 from storage.errors import ConfigurationChangedError
 from storage.tables import PAIRS, read_rows, rows_digest, write_table
+from tasks.artifacts import publish_pairs
 from tasks.config import changed_fields
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.log import flow_run_id, logger
+from tasks.policies import release
 from tasks.pull import judgements_of
 
 __all__ = ["TRAINING_FORMAT", "pairs_of", "train", "training_attempt"]
@@ -42,6 +44,9 @@ def train(context: EpochContext, retrain: bool = False) -> str:
     epoch = context.epoch
     if epoch.latest("train") is None:
         attempt = training_attempt(context, retrain)
+        if flow_run_id() is not None:
+            publish_pairs(context, attempt)
+        release()  # the trainer has a network of its own
         _run_trainer(context, attempt)
     commit = epoch.latest("train")
     if commit is None:
@@ -78,6 +83,7 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
         "micro_batch": context.configuration.training.micro_batch or default_micro_batch(_latent_shape(context)),
         "statistics": asdict(statistics),
         "metrics": statistics.metrics(),
+        "training_processes": context.configuration.orchestration.training_processes,
     }
     (attempt.path / "plan.json").write_text(json.dumps(body, indent=1))
     write_table(attempt.path / "pairs.parquet", _rows(pairs), PAIRS)
@@ -104,15 +110,16 @@ def pairs_of(context: EpochContext, attempt: Commit) -> list[Pair]:
 
 def _run_trainer(context: EpochContext, attempt: Commit) -> None:
     """Run ``tasks.trainer`` and stream its lines; it is terminated when this task ends for whatever reason."""
-    orchestration = context.configuration.orchestration
+    # An attempt keeps the number that it was begun with: sums over ranks depend on it.
+    processes = json.loads(context.epoch.fetch(attempt, "plan.json").read_text())["training_processes"]
     command = [sys.executable, "-u", "-m"]
-    if orchestration.training_processes > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={orchestration.training_processes}"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m"]
     command += ["tasks.trainer", "--epoch", str(context.number), "--attempt", attempt.attempt]
     environment = {
         **os.environ,
-        "OMP_NUM_THREADS": str(orchestration.threads),
+        "OMP_NUM_THREADS": str(context.configuration.orchestration.threads),
         "MKL_DYNAMIC": "FALSE",
         "D3PO_PARENT_PID": str(os.getpid()),
         "D3PO_CONFIGURATION": context.configuration.model_dump_json(),
@@ -121,10 +128,16 @@ def _run_trainer(context: EpochContext, attempt: Commit) -> None:
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     last_lines: list[str] = []
+    explained: list[str] = []
     try:
         for line in process.stdout:
             logger().info(line.rstrip())
-            last_lines = [*last_lines[-30:], line.rstrip()]
+            last_lines = [*last_lines[-7:], line.rstrip()]
+            # An explained error, with the lines that belong to it; torchrun says much more after it.
+            if line.startswith("error: "):
+                explained = [line.rstrip()]
+            elif explained and line.startswith("  "):
+                explained.append(line.rstrip())
         process.wait()
     finally:
         if process.poll() is None:
@@ -134,12 +147,10 @@ def _run_trainer(context: EpochContext, attempt: Commit) -> None:
             except subprocess.TimeoutExpired:
                 process.kill()
     if process.returncode != 0:
-        raise _failure(context, process.returncode, last_lines)
+        raise _failure(context, process.returncode, explained[:20] or last_lines)
 
 
-def _failure(context: EpochContext, code: int, last_lines: list[str]) -> UserError:
-    marked = [index for index, line in enumerate(last_lines) if line.startswith("error: ")]
-    explained = last_lines[marked[-1] :] if marked else last_lines[-8:]
+def _failure(context: EpochContext, code: int, explained: list[str]) -> UserError:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return UserError(
         f"the training of epoch {context.number} {how}:\n  " + "\n  ".join(explained),

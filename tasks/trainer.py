@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from d3po_core.checkpoint import CheckpointState
+from d3po_core.config import ObjectiveConfig
 from d3po_core.errors import TrainingError
 from d3po_core.policy import Policy
 from d3po_core.training import train
@@ -28,7 +29,7 @@ from tasks.config import Configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.policies import policy_at_start, starting_state
-from tasks.reference import stored_reference
+from tasks.reference import needs_reference, stored_reference
 from tasks.source import StoredTrajectories
 from tasks.train import pairs_of
 
@@ -41,17 +42,24 @@ class Attempt:
     def __init__(self, context: EpochContext, attempt: str) -> None:
         self.context, self.attempt = context, attempt
         self.metrics: list[dict] = []
+        self._damaged: set[str] = set()
 
     def resume(self) -> CheckpointState | None:
-        """The last committed checkpoint, and the metrics up to it."""
+        """The last committed checkpoint that is whole, and the metrics up to it; damaged ones are made again."""
         prefix = f"checkpoint-{self.attempt}-"
-        names = sorted(name for name in self.context.epoch.latest_all() if name.startswith(prefix))
-        if not names:
-            return None
-        folder = self.context.epoch.fetch(self.context.epoch.latest(names[-1]))
-        self.metrics = read_rows(Path(folder, "metrics.parquet"), METRICS)
-        print(f"resuming from checkpoint {names[-1]}", flush=True)
-        return CheckpointState.load(folder)
+        names = sorted(name for name in self.context.epoch.commit_numbers() if name.startswith(prefix))
+        for name in reversed(names):
+            try:
+                folder = self.context.epoch.fetch(self.context.epoch.latest(name))
+                state, metrics = CheckpointState.load(folder), read_rows(Path(folder, "metrics.parquet"), METRICS)
+            except (StorageError, ValueError) as damage:
+                print(f"checkpoint {name} is passed over: {damage}", flush=True)
+                self._damaged.add(name)
+                continue
+            self.metrics = metrics
+            print(f"resuming from checkpoint {name}", flush=True)
+            return state
+        return None
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
         self.metrics += [{"step": step, "name": name, "value": float(value)} for name, value in values.items()]
@@ -68,7 +76,7 @@ class Attempt:
         staged = self.context.epoch.begin(name, f"training/{self.attempt}/final" if name == "train" else None)
         state.save(staged.path)
         write_table(staged.path / "metrics.parquet", self.metrics, METRICS)
-        self.context.epoch.commit(staged, details, _content(state))
+        self.context.epoch.commit(staged, details, _content(state), supersede=name in self._damaged)
 
 
 def _content(state: CheckpointState) -> dict[str, str]:
@@ -109,14 +117,16 @@ def run(context: EpochContext, attempt_id: str) -> None:
     policy = policy_at_start(context)
     frozen = json.loads(epoch.fetch(plan, "plan.json").read_text())
     source, pairs = StoredTrajectories(context), pairs_of(context, plan)
+    first_rank = int(os.environ.get("RANK", "0")) == 0
     if not pairs:
-        attempt.finish(starting_state(context) or _untrained(context, policy))
+        if first_rank:
+            attempt.finish(starting_state(context) or _untrained(context, policy))
         return
     result = train(
         policy,
         source,
         pairs,
-        configuration.objective,
+        _objective(context),
         configuration.training.model_copy(update={"micro_batch": frozen["micro_batch"]}),
         run_seed=configuration.seed,
         epoch=context.number,
@@ -127,8 +137,14 @@ def run(context: EpochContext, attempt_id: str) -> None:
         on_checkpoint=attempt.on_checkpoint,
         on_metrics=attempt.on_metrics,
     )
-    if int(os.environ.get("RANK", "0")) == 0:
+    if first_rank:
         attempt.finish(result.state)
+
+
+def _objective(context: EpochContext) -> ObjectiveConfig:
+    """As configured; in a run's first epoch the pretrained model is the policy that sampled."""
+    objective = context.configuration.objective
+    return objective if needs_reference(context) else objective.model_copy(update={"reference": "epoch_start"})
 
 
 def main() -> int:

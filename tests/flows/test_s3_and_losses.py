@@ -44,7 +44,8 @@ def test_an_epoch_on_s3_is_the_same_as_on_a_disk(project: Project, undisturbed: 
     config = project.configuration("on-s3", storage={"root": ROOT}, labels={"source": "people"})
     waiting = project.d3po("run", config, "--here", **s3)
     assert waiting.code == 75, waiting.text[-3000:]
-    _images_are_served_from_the_mirror(project, s3)
+    _images_are_served(project, f"{ROOT}/on-s3", **s3)
+    assert Path(project.runs, "on-s3").is_dir(), "below the document root"
     project.verb("annotate", f"{ROOT}/on-s3", "--simulate", "--error-rate", "0", **s3).good()
     project.d3po("run", config, "--here", **s3).good()
     seal = json.loads(stored(s3, "team/on-s3/epochs/0000/EPOCH.json"))
@@ -56,22 +57,22 @@ def test_an_epoch_on_s3_is_the_same_as_on_a_disk(project: Project, undisturbed: 
     assert "done" in project.verb("status", f"{ROOT}/on-s3", **s3).good().out
 
 
-def _images_are_served_from_the_mirror(project: Project, s3: dict[str, str]) -> None:
-    with project.entered(**s3):
+def _images_are_served(project: Project, run: str, **environment: str) -> None:
+    """Each of the six comparisons' first images, as people's browsers ask for it."""
+    with project.entered(**environment):
         from tasks.connection import connect
         from tasks.context import found_run, planned_context
         from tasks.push import pushed
 
-        context = planned_context(*found_run(f"{ROOT}/on-s3"), 0)
+        context = planned_context(*found_run(run), 0)
         rows = connect().tasks(pushed(context)["project"])
         url, key = os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"]
     assert len(rows) == 6
-    data = next(iter(rows.values()))[0][1]
-    path = data["html_0"].partition('src="')[2].partition('"')[0]
-    request = urllib.request.Request(url + path, headers={"Authorization": f"Token {key}"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        assert answer.read().startswith(b"\x89PNG")
-    assert Path(project.runs, "on-s3").is_dir(), "below the document root"
+    for [(_, data)] in rows.values():
+        path = data["html_0"].partition('src="')[2].partition('"')[0]
+        request = urllib.request.Request(url + path, headers={"Authorization": f"Token {key}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.read().startswith(b"\x89PNG")
 
 
 def test_where_no_lock_tells_the_operator_must_say_that_a_process_is_dead(
@@ -106,6 +107,9 @@ def test_a_deleted_project_is_made_again_and_judged_anew(project: Project):
     """People's answers are gone with it, the pictures and their order are not."""
     config = project.configuration("deleted", labels={"source": "people"})
     assert project.d3po("run", config, "--here").code == 75
+    shutil.rmtree(next(project.epoch("deleted").glob("shards/000001-*")))
+    assert "shard-000001: made again" in project.verb("heal", "runs/deleted").good().out
+    _images_are_served(project, "runs/deleted")
     project.verb("annotate", "runs/deleted", "--simulate").good()
     lost = _project_of(project, "deleted", delete=True)
     assert "d3po repush" in project.verb("status", "runs/deleted").good().out

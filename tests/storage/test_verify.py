@@ -215,3 +215,13 @@ def test_commits_are_copied_whole_into_another_run(root, sealed):
     assert read_shard(target.fetch(copy)).ids[0] == "g000000-0"
     with pytest.raises(MissingDataError, match="has no commit reference"):
         copy_commit(source, "reference", target)
+
+
+def test_a_rewritten_run_file_is_noticed(root):
+    """Valid in itself, with a checksum of its own: only the seal knows that the seed was another."""
+    run = Run.create(root, "seeded", {"seed": 1})
+    commit_epoch(run.epoch(0))
+    seal(run.epoch(0))
+    run.backend.put("run.json", encode({**run.info, "seed": 2}, "d3po-run/1"))
+    [finding] = verify_epoch(Run.open(root, "seeded").epoch(0))
+    assert (finding.kind, finding.name, finding.broken) == ("changed", "run", True)

@@ -43,7 +43,10 @@ def context_of(configuration: Configuration, number: int) -> EpochContext:
 @pytest.fixture
 def generated(begin: Begin) -> EpochContext:
     """Planned, generated and judged by a programme."""
-    context = begin()
+    return generate_and_judge(begin())
+
+
+def generate_and_judge(context: EpochContext) -> EpochContext:
     make_plan(context)
     write_prompt_embeds(context)
     for name in context.plan["shards"]:

@@ -1,14 +1,20 @@
 """A training attempt freezes pairs and training fields; another one is opened only when asked for."""
 
 import json
+import shutil
 
 import pytest
 
 from storage.errors import ConfigurationChangedError
+from storage.manifest import build_seal, environment
+from storage.tables import REFERENCE, read_rows
+from tasks import trainer
 from tasks.context import EpochContext
+from tasks.reference import reference
 from tasks.train import pairs_of, training_attempt
+from tests.support.project import Project, flip_byte
 
-from .conftest import with_fields
+from .conftest import Begin, again, generate_and_judge, with_fields
 
 
 def test_the_attempt_freezes_its_fields_and_pairs(generated: EpochContext):
@@ -44,3 +50,49 @@ def test_free_fields_may_change_within_an_attempt(generated: EpochContext):
     first = training_attempt(generated)
     changed = with_fields(generated, training={"checkpoint_every": 1}, orchestration={"threads": 2})
     assert training_attempt(changed) == first
+
+
+def train(context: EpochContext) -> dict:
+    """The content of the training, by the trainer's own function in this process."""
+    reference.fn(context)
+    trainer.run(context, training_attempt(context).attempt)
+    return dict(context.epoch.latest("train").content)
+
+
+def test_in_a_first_epoch_the_pretrained_model_is_the_one_that_sampled(generated: EpochContext):
+    held = train(with_fields(generated, objective={"reference": "pretrained"}))
+    assert generated.epoch.latest("reference") is None
+    (generated.run.home / generated.epoch_key / "commits" / "train.1.json").unlink()
+    plain = with_fields(generated, objective={"reference": "epoch_start"})
+    trainer.run(plain, training_attempt(plain, retrain=True).attempt)
+    assert plain.epoch.latest("train").content == held
+
+
+@pytest.mark.parametrize("last_sigma_is_0", [False, True])
+def test_later_epochs_hold_to_the_pretrained_model(begin: Begin, at_home: Project, tmp_path, last_sigma_is_0: bool):
+    model = shutil.copytree(at_home.folder / "model", tmp_path / "model")
+    if last_sigma_is_0:
+        file = model / "scheduler" / "scheduler_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"set_alpha_to_one": True}))
+    fields = {"model": {"path": str(model)}, "objective": {"reference": "pretrained"}}
+    first = generate_and_judge(begin(**fields))
+    train(first)
+    first.epoch.create_seal(build_seal(first.epoch, environment()))
+    second = generate_and_judge(begin(number=1, **fields))
+    train(second)
+    commit = second.epoch.latest("reference")
+    [row, *others] = read_rows(second.epoch.fetch(commit, "reference.parquet"), REFERENCE)
+    assert len(others) == 11
+    assert [value == value for value in row["log_prob"]] == [True, True, True, not last_sigma_is_0]
+
+
+def test_damaged_checkpoints_are_passed_over_and_made_again(generated: EpochContext):
+    undisturbed = train(generated)
+    folder = generated.run.home / generated.epoch_key
+    (folder / "commits" / "train.1.json").unlink()
+    files, markers = sorted(folder.glob("training/*/checkpoint-*/*.safetensors")), sorted(folder.glob("commits/check*"))
+    assert len(markers) >= 3
+    flip_byte(files[-1])
+    flip_byte(markers[-2])
+    assert train(again(generated)) == undisturbed
+    assert again(generated).epoch.create_seal(build_seal(again(generated).epoch, environment()))

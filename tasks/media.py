@@ -1,0 +1,73 @@
+"""An epoch's images where Label Studio's server finds them, under names that no attempt is part of.
+
+A shard that is healed lies in another attempt's folder, and people who are judging must not notice. On a disk the
+images are hard links and cost no space; of a run on S3 they are copies below the document root.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from storage.layout import IMAGES_FOLDER, MEDIA_FOLDER
+from tasks.config import Configuration
+from tasks.context import EpochContext, run_folder
+from tasks.errors import UserError
+from tasks.label_studio.screens import local_file_url
+
+__all__ = ["media_folder", "show_images"]
+
+
+def show_images(context: EpochContext) -> tuple[Path, dict[str, str]]:
+    """Put every image of the epoch in its place, as it is committed now.
+
+    Returns:
+        The folder that Label Studio has to be allowed to serve, and trajectory id → address.
+    """
+    served, prefix = media_folder(context.configuration)
+    folder = served / context.epoch_key / MEDIA_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    urls = {}
+    for name in context.plan["shards"]:
+        commit = context.epoch.latest(name)
+        for file in commit.files:
+            if file.startswith(f"{IMAGES_FOLDER}/"):
+                image = Path(file)
+                _place(context.epoch.fetch(commit, file), folder / image.name)
+                urls[image.stem] = local_file_url(f"{prefix}/{context.epoch_key}/{MEDIA_FOLDER}/{image.name}")
+    return served, urls
+
+
+def media_folder(configuration: Configuration) -> tuple[Path, str]:
+    """The run's folder as Label Studio's disk shows it, and its path below the document root.
+
+    Raises:
+        UserError: It does not lie below the document root, or (of a run on S3) no document root is given.
+    """
+    given = configuration.labels.document_root or os.environ.get("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT")
+    storage = configuration.storage.root
+    if storage.startswith("s3://"):
+        if not given:
+            raise UserError(
+                f"the images of {run_folder(configuration)} lie on S3, and no folder is given to mirror them in",
+                remedy="set labels.document_root to Label Studio's LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT",
+            )
+        return Path(given).resolve() / configuration.run, configuration.run
+    root, folder = Path(given or storage).resolve(), Path(storage).resolve() / configuration.run
+    if not folder.is_relative_to(root) or folder == root:
+        raise UserError(
+            f"the images lie in {folder}, expected a folder below Label Studio's document root {root}",
+            remedy="set labels.document_root, or start Label Studio with that document root",
+        )
+    return folder, folder.relative_to(root).as_posix()
+
+
+def _place(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    temporary = target.with_suffix(f".{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # another file system
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
