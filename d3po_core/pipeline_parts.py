@@ -1,6 +1,7 @@
 """The pipeline's parts beside the UNet: tokenizer, text encoder and VAE, loaded when first used, always float32.
 
-Prompts are encoded and images decoded one by one: neither result depends on its neighbours, nor memory on their number.
+Prompts are encoded one by one, so that no neighbour changes one; images are decoded in slices of a generation batch, so
+that memory does not depend on their number.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from d3po_core.errors import ModelError
 from d3po_core.model_files import read_json
 
 __all__ = ["PipelineParts", "load_part"]
+
+DECODE_LATENTS = 64 * 64
+"""Latent pixels that are decoded together: one image of Stable Diffusion 1.5, sixteen of the bundled model."""
 
 
 class PipelineParts:
@@ -77,13 +81,15 @@ class PipelineParts:
 
     @torch.no_grad()
     def decode(self, latents_NCHW: torch.Tensor) -> np.ndarray:
-        """RGB images [N, h, w, 3] uint8."""
+        """RGB images [N, h, w, 3] uint8; in slices, as a decoder's activations are far larger than its latents."""
         images = []
-        for latent in latents_NCHW.to(self.device, torch.float32):
-            pixels = self.vae.decode(latent[None] / self.vae.config.scaling_factor).sample[0]
+        for latents in latents_NCHW.to(self.device, torch.float32).split(
+            DECODE_LATENTS // latents_NCHW[0, 0].numel() or 1
+        ):
+            pixels = self.vae.decode(latents / self.vae.config.scaling_factor).sample
             pixels = (pixels / 2 + 0.5).clamp(0, 1).mul(255).round()
-            images.append(pixels.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-        return np.stack(images)
+            images.append(pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(images)
 
 
 def load_part(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:

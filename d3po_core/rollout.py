@@ -85,7 +85,7 @@ def _generate(
     prompts_BLD = torch.stack([embeds[group.prompt] for group, _ in rows]).to(policy.device)
     path, log_probs = [latents.cpu()], []
     for step in range(len(policy.schedule)):
-        mean, sigma = policy.transition(latents, step, prompts_BLD)
+        mean, sigma = _transition(policy, latents, step, prompts_BLD, sampling.group_size if shared else 1)
         if policy.schedule.trainable[step]:
             z = torch.from_numpy(np.stack([draw("step", group, image, step) for group, image in rows]))
             latents = ddim.step(mean, sigma, z, policy.latent_dtype)
@@ -114,6 +114,16 @@ def _generate(
         trainable=policy.schedule.trainable.clone(),
         images=policy.decode(latents) if images else None,
     )
+
+
+def _transition(
+    policy: Policy, latents: torch.Tensor, step: int, prompts_BLD: torch.Tensor, images: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One denoising step. Images that share x_T have one state before the first: it is evaluated once (METHOD 2)."""
+    if step > 0 or images == 1:
+        return policy.transition(latents, step, prompts_BLD)
+    mean, sigma = policy.transition(latents[::images], step, prompts_BLD[::images])
+    return mean.repeat_interleave(images, dim=0), sigma.repeat_interleave(images, dim=0)
 
 
 def _check_same_process(policy: Policy, sampling: SamplingConfig) -> None:

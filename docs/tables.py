@@ -4,19 +4,18 @@ A test compares them, so that they cannot fall behind.
 """
 
 import json
-import math
 import re
 from pathlib import Path
 
 from flows.schema_table import field_rows
 from tasks.config import Configuration, load_configuration
+from tasks.costs import epoch_costs
 from tasks.prompts import read_prompts
 
 __all__ = ["arithmetic_table", "configuration_table", "stored", "write"]
 
 REPOSITORY = Path(__file__).parents[1]
 SD15_LATENT = (4, 64, 64)
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def configuration_table() -> str:
@@ -64,27 +63,22 @@ def write() -> None:
 
 
 def _costs(configuration: Configuration) -> dict[str, str]:
-    sampling, training, labels = configuration.sampling, configuration.training, configuration.labels
-    groups, size, steps = configuration.prompts.groups_per_epoch, sampling.group_size, sampling.num_inference_steps
-    rows = 1 if sampling.guidance_scale == 1 else 2
-    transitions = training.transitions_per_trajectory or training.first_transitions or steps
     held_out = (
         len(read_prompts(str(REPOSITORY / configuration.evaluation.prompts))) if configuration.evaluation.prompts else 0
     )
-    channels, height, width = _latent(configuration.model.path)
-    latents = groups * size * (steps + 1) * channels * height * width * BYTES[sampling.latent_dtype]
-    pairs = 1 if labels.screen == "compare" else (size // 2) * math.ceil(size / 2)
+    costs = epoch_costs(configuration, _latent(configuration.model.path), held_out)
+    groups, sampling = configuration.prompts.groups_per_epoch, configuration.sampling
     return {
-        "groups G × images k × steps T": f"{groups:,} × {size} × {steps}",
-        "images G·k": f"{groups * size:,}",
-        "judgements G·j": f"{groups * labels.judgements_per_group:,}",
-        "pairs at most": f"{groups * pairs:,}",
-        "network evaluations to sample 2·G·k·T": f"{rows * groups * size * steps:,}",
-        "… with gradient, to train, at most 2·G·k·S·e": f"{rows * groups * size * transitions * training.inner_epochs:,}",
-        "… for the held-out images 2·2·P·T": f"{2 * rows * held_out * steps:,}",
-        "optimizer steps at most e·⌈G/g⌉": f"{training.inner_epochs * math.ceil(groups / training.groups_per_step):,}",
-        "one trajectory (T+1)·C·H·W·b": f"{latents / groups / size / 1e6:.3f} MB",
-        "trajectories of the epoch": f"{latents / 1e6:,.1f} MB",
+        "groups G × images k × steps T": f"{groups:,} × {sampling.group_size} × {sampling.num_inference_steps}",
+        "images G·k": f"{costs.images:,}",
+        "judgements G·j": f"{costs.judgements:,}",
+        "pairs at most": f"{costs.pairs:,}",
+        "network evaluations to sample 2·G·(k·T − k + 1)": f"{costs.sampling_evaluations:,}",
+        "… with gradient, to train, at most 2·G·k·S·e": f"{costs.training_evaluations:,}",
+        "… for the held-out images 2·2·P·T": f"{costs.held_out_evaluations:,}",
+        "optimizer steps at most e·⌈G/g⌉": f"{costs.optimizer_steps:,}",
+        "one trajectory (T+1)·C·H·W·b": f"{costs.trajectory_bytes / 1e6:.3f} MB",
+        "trajectories of the epoch": f"{costs.latents_bytes / 1e6:,.1f} MB",
     }
 
 

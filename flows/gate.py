@@ -3,17 +3,17 @@
 It looks at levels, not at events: a beat that is missed, or that fails on one run, loses nothing.
 """
 
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from flows.flow_runs import epoch_flow_runs, prefect_client
-from tasks.artifacts import publish_progress
-from tasks.config import load_configuration
-from tasks.context import EpochContext, open_run, planned_context
 from tasks.errors import UserError
-from tasks.pull import labels_complete, labels_progress
+
+if TYPE_CHECKING:
+    from tasks.context import EpochContext
 
 __all__ = ["check_suspended", "gate"]
 
@@ -33,8 +33,16 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
     Returns:
         The flow runs that were resumed, and what stood in the way of looking at others.
     """
-    resumed, problems = [], []
-    for flow_run in epoch_flow_runs(StateType.PAUSED):
+    resumed: list[UUID] = []
+    problems: list[str] = []
+    suspended = epoch_flow_runs(StateType.PAUSED)
+    if not suspended:
+        return resumed, problems
+    # Not before: importing what it takes to look costs more than a minute's look that finds nobody waiting.
+    from tasks.artifacts import publish_progress
+    from tasks.pull import labels_complete, labels_progress
+
+    for flow_run in suspended:
         try:
             context = _context(flow_run)
             progress = labels_progress(context)
@@ -49,7 +57,10 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
     return resumed, problems
 
 
-def _context(flow_run: FlowRun) -> EpochContext:
+def _context(flow_run: FlowRun) -> "EpochContext":
+    from tasks.config import load_configuration
+    from tasks.context import open_run, planned_context
+
     parameters = flow_run.parameters
     configuration = load_configuration(parameters["config"], parameters.get("overrides") or ())
     run = open_run(configuration)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.config import Configuration
-from tasks.context import EpochContext, create_run, run_folder
+from tasks.context import create_run, run_folder
+from tasks.costs import epoch_costs
 from tasks.errors import UserError
-from tasks.plan import planned_megabytes
 from tasks.prompts import read_prompts
 
 if TYPE_CHECKING:
@@ -63,9 +63,8 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
             f"{float(sigma[-1]):.4g}, {int(trainable.sum())} of {len(trainable)} steps to train on"
         ),
     )
-    context = EpochContext(configuration=configuration, run=None, number=0)  # type: ignore[arg-type]
-    wanted = SPARE * planned_megabytes(context, policy.latent_shape, _image_size(policy))
-    yield from _check_disk(configuration, wanted)
+    costs = epoch_costs(configuration, policy.latent_shape)
+    yield from _check_disk(configuration, SPARE * costs.disk_megabytes(_image_size(policy)))
 
 
 def _image_size(policy: "Policy") -> int:

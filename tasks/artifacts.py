@@ -7,6 +7,7 @@ from prefect.artifacts import Artifact, create_markdown_artifact, create_table_a
 
 from storage.commits import Commit
 from tasks.context import EpochContext, run_folder
+from tasks.costs import epoch_costs
 from tasks.progress import Progress
 
 __all__ = ["key", "publish_adapter", "publish_pairs", "publish_plan", "publish_progress"]
@@ -26,7 +27,7 @@ def publish_plan(context: EpochContext, plan: dict[str, Any]) -> None:
         "run folder": run_folder(configuration),
         "epoch": context.number,
         "groups × images × steps": f"{groups} × {size} × {steps}",
-        "network evaluations for sampling": 2 * groups * size * steps,
+        "network evaluations for sampling": epoch_costs(configuration, ()).sampling_evaluations,
         "shards": len(plan["shards"]),
         "judgements wanted": groups * configuration.labels.judgements_per_group,
         "starts from": "the pretrained model" if plan["adapter_in"] is None else f"epoch {plan['adapter_in']['epoch']}",

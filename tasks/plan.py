@@ -14,7 +14,7 @@ from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.prompts import epoch_prompts, read_prompts
 
-__all__ = ["PLAN_FORMAT", "adapter_in", "make_plan", "planned_megabytes"]
+__all__ = ["PLAN_FORMAT", "adapter_in", "make_plan"]
 
 PLAN_FORMAT = "d3po-plan/1"
 
@@ -69,16 +69,6 @@ def adapter_in(run: Run, number: int) -> dict[str, Any] | None:
             remedy="d3po status RUN_FOLDER shows what it waits for",
         )
     return {"epoch": number - 1, "train": commit.digest}
-
-
-def planned_megabytes(context: EpochContext, latent_shape: Sequence[int], image_size: int) -> float:
-    """Megabytes (10^6 bytes) that the epoch's trajectories and images take, images at 1.5 bytes a pixel."""
-    sampling = context.configuration.sampling
-    images = context.configuration.prompts.groups_per_epoch * sampling.group_size
-    channels, height, width = latent_shape
-    bytes_per_value = 4 if sampling.latent_dtype == "float32" else 2
-    latents = (sampling.num_inference_steps + 1) * channels * height * width * bytes_per_value
-    return images * (latents + 1.5 * image_size**2) / 1e6
 
 
 def _frozen_fields(context: EpochContext) -> dict[str, Any]:

@@ -130,3 +130,37 @@ def test_another_way_of_sampling_or_a_missing_prompt_is_refused(policy: Policy) 
     del embeds[tiny.PROMPTS[1]]
     with pytest.raises(ValueError, match="a blue circle"):
         next(rollout(policy, [tiny.groups(2)], policy.sampling, run_seed=1, epoch=0, embeds=embeds))
+
+
+def test_images_of_one_start_are_evaluated_once_at_the_first_step(folder: Path) -> None:
+    policy, rows = tiny.load(folder), []
+    inner = policy.unet.forward
+
+    def counted(sample, *arguments, **options):
+        rows.append(len(sample))
+        return inner(sample, *arguments, **options)
+
+    policy.unet.forward = counted
+    shared = tiny.sample(policy, 3, batch=3)
+    assert rows == [2 * 3, *[2 * 3 * 2] * 3], "guidance takes two rows an image"
+    rows.clear()
+    apart = policy.sampling.model_copy(update={"shared_initial_noise": False})
+    list(rollout(policy, [tiny.groups(3)], apart, run_seed=1, epoch=0, embeds=tiny.embeddings(policy)))
+    assert rows == [2 * 3 * 2] * 4
+    del policy.unet.forward
+    embeds = torch.stack([tiny.embeddings(policy)[prompt] for prompt in shared.prompts])
+    again = policy.log_prob(shared.latents[:, 0], 0, shared.latents[:, 1], embeds).detach()
+    assert torch.allclose(again.cpu(), shared.log_prob[:, 0], atol=TOLERANCES[torch.float32])
+
+
+def test_slices_of_the_decoder_change_no_picture(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    from d3po_core import pipeline_parts
+
+    latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    together = policy.decode(latents)
+    monkeypatch.setattr(pipeline_parts, "DECODE_LATENTS", 2 * 64)
+    slices = policy.decode(latents)
+    monkeypatch.setattr(pipeline_parts, "DECODE_LATENTS", 1)
+    assert slices.shape == (5, 16, 16, 3)
+    assert np.abs(slices.astype(int) - together).max() <= 1
+    assert np.abs(policy.decode(latents).astype(int) - together).max() <= 1

@@ -260,19 +260,6 @@ def test_too_little_disk(bare_project: Project, small_disk: Path):
     assert not (small_disk / "runs").exists()
 
 
-def test_planned_megabytes_follow_the_arithmetic(bare_project: Project):
-    """groups × k × (T + 1) × C × H × W × 4 bytes, and the images."""
-    from tasks.config import load_configuration
-    from tasks.context import EpochContext
-    from tasks.plan import planned_megabytes
-
-    bare_project.configuration("sized", prompts={"groups_per_epoch": 100}, sampling={"num_inference_steps": 20})
-    context = EpochContext(configuration=load_configuration(bare_project.folder / "sized.yaml"), run=None, number=0)
-    assert planned_megabytes(context, (4, 64, 64), 512) == pytest.approx(
-        200 * (21 * 4 * 64 * 64 * 4 + 1.5 * 512 * 512) / 1e6
-    )
-
-
 # ---- a run folder made with another configuration ------------------------------------------------------------------------
 
 

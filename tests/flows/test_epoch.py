@@ -156,9 +156,12 @@ def _kill_worker_and_flow(project: Project) -> None:
         if process.info["cwd"] == str(project.folder) and {"worker", "start"} <= set(process.info["cmdline"] or [])
     ]
     assert workers
-    for process in (*workers, *flow_processes(project)):
+    flows = flow_processes(project)
+    assert flows
+    for process in (*workers, *flows):
         process.kill()
-    until(lambda: not flow_processes(project), 30, "that the flow is dead", every=0.1)
+    # Gone, and not only without a command line: a dying process gives its locks back last.
+    assert not psutil.wait_procs([*workers, *flows], timeout=30)[1]
 
 
 def _judge_a_little(project: Project) -> None:

@@ -1,0 +1,66 @@
+"""What an epoch costs, by arithmetic alone: network evaluations, judgements, bytes on disk. No model is loaded."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.config import Configuration
+
+__all__ = ["EpochCosts", "epoch_costs"]
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+BYTES_PER_PIXEL = 1.5
+"""Of a PNG; measured on photographs and on the bundled model's pictures, which take less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochCosts:
+    """An epoch in numbers. A network evaluation is one row through the UNet; guidance takes two an image."""
+
+    images: int
+    judgements: int
+    pairs: int
+    """At most: a group without a preference has none."""
+    sampling_evaluations: int
+    training_evaluations: int
+    """With gradient, at most; half of them again without one where a group does not fit a micro-batch."""
+    held_out_evaluations: int
+    """Before and after."""
+    optimizer_steps: int
+    trajectory_bytes: int
+    """Of one trajectory: T+1 latents."""
+
+    @property
+    def latents_bytes(self) -> int:
+        """Of all trajectories."""
+        return self.images * self.trajectory_bytes
+
+    def disk_megabytes(self, image_size: int) -> float:
+        """Trajectories and images of ``image_size``² pixels, in 10^6 bytes."""
+        return (self.latents_bytes + self.images * BYTES_PER_PIXEL * image_size**2) / 1e6
+
+
+def epoch_costs(configuration: Configuration, latent_shape: Sequence[int], held_out: int = 0) -> EpochCosts:
+    """The arithmetic of one epoch.
+
+    Args:
+        configuration: What is to be run.
+        latent_shape: C, H, W.
+        held_out: Prompts that are sampled before and after.
+    """
+    sampling, training, labels = configuration.sampling, configuration.training, configuration.labels
+    groups, size, steps = configuration.prompts.groups_per_epoch, sampling.group_size, sampling.num_inference_steps
+    rows = 1 if sampling.guidance_scale == 1 else 2
+    transitions = training.transitions_per_trajectory or training.first_transitions or steps
+    # Images that share x_T share the first evaluation.
+    evaluated = size * steps - (size - 1 if sampling.shared_initial_noise else 0)
+    return EpochCosts(
+        images=groups * size,
+        judgements=groups * labels.judgements_per_group,
+        pairs=groups * (1 if labels.screen == "compare" else (size // 2) * math.ceil(size / 2)),
+        sampling_evaluations=rows * groups * evaluated,
+        training_evaluations=rows * groups * size * transitions * training.inner_epochs,
+        held_out_evaluations=2 * rows * held_out * steps,
+        optimizer_steps=training.inner_epochs * math.ceil(groups / training.groups_per_step),
+        trajectory_bytes=(steps + 1) * math.prod(latent_shape) * BYTES[sampling.latent_dtype],
+    )

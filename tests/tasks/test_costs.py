@@ -1,0 +1,39 @@
+"""The arithmetic of an epoch, against counts of what the code does."""
+
+import pytest
+
+from tasks.config import Configuration, parse_configuration
+from tasks.costs import epoch_costs
+
+
+def configuration(**sections: dict) -> Configuration:
+    base = {"run": "costs", "model": {"path": "model"}, "prompts": {"file": "prompts.txt", "groups_per_epoch": 100}}
+    return parse_configuration({**base, **sections}, "the test")
+
+
+def test_bytes_are_those_of_all_latents_and_images():
+    costs = epoch_costs(configuration(), (4, 64, 64))
+    assert costs.trajectory_bytes == 21 * 4 * 64 * 64 * 4
+    assert costs.disk_megabytes(512) == pytest.approx(200 * (21 * 4 * 64 * 64 * 4 + 1.5 * 512 * 512) / 1e6)
+    half = configuration(sampling={"latent_dtype": "bfloat16"})
+    assert epoch_costs(half, (4, 64, 64)).trajectory_bytes * 2 == costs.trajectory_bytes
+
+
+@pytest.mark.parametrize(("guidance", "rows"), [(5.0, 2), (1.0, 1)])
+def test_images_of_one_start_share_the_first_evaluation(guidance: float, rows: int):
+    costs = epoch_costs(configuration(sampling={"guidance_scale": guidance, "group_size": 2}), (4, 8, 8))
+    assert costs.sampling_evaluations == rows * 100 * (20 + 19)
+
+
+def test_training_counts_transitions_inner_epochs_and_steps():
+    training = {"first_transitions": 10, "inner_epochs": 3, "groups_per_step": 16}
+    costs = epoch_costs(configuration(training=training), (4, 8, 8), held_out=48)
+    assert costs.training_evaluations == 2 * 100 * 2 * 10 * 3
+    assert costs.optimizer_steps == 3 * 7
+    assert costs.held_out_evaluations == 2 * 2 * 48 * 20
+
+
+def test_marking_gives_at_most_the_product_of_the_halves():
+    mark = configuration(sampling={"group_size": 7}, labels={"screen": "mark", "judgements_per_group": 3})
+    costs = epoch_costs(mark, (4, 8, 8))
+    assert (costs.pairs, costs.judgements, costs.images) == (1200, 300, 700)
