@@ -7,7 +7,6 @@ from prefect import flow, get_run_logger
 from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed, State
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.binding import BoundElsewhere, bind_epoch
 from flows.epoch_run import WaitingForPeople, run_epoch
@@ -26,7 +25,7 @@ WAITING = "WaitingForPeople"
 """The state name of a flow run that ended because it could not be suspended (``d3po run --here``)."""
 
 
-@flow(name="epoch", task_runner=ThreadPoolTaskRunner(max_workers=1), persist_result=False, validate_parameters=True)
+@flow(name="epoch", persist_result=False, validate_parameters=True)
 def epoch(config: Configuration | str, overrides: list[str] | None = None, retrain: bool = False) -> State:
     """Run one human-feedback epoch, from where it stands.
 

@@ -61,12 +61,16 @@ def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:
 
 
 def generate(context: EpochContext) -> None:
-    """Prompt embeddings, then the shards, mapped; those that are committed cost milliseconds."""
+    """Prompt embeddings, then the shards, a task run each; those that are committed cost milliseconds.
+
+    One after the other in this thread: the network is one, and computing in a thread beside the main one takes half as
+    long again (OpenMP then has more threads than cores and lets them sleep between operations). A shard that fails
+    does not keep the others from being made.
+    """
     encode_prompts(context)
     with_retries = generate_shard.with_options(retries=context.configuration.orchestration.shard_retries)
     missing = [name for name in context.plan["shards"] if context.epoch.latest(name) is None]
-    states = with_retries.map([context] * len(missing), missing, return_state=True)
-    for state in states:
+    for state in [with_retries(context, name, return_state=True) for name in missing]:
         state.result()
 
 
