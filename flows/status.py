@@ -16,6 +16,9 @@ from tasks.progress import Progress
 
 __all__ = ["STAGES", "EpochStatus", "run_status", "wait_until"]
 
+POLL_SECONDS = 2.0
+"""A look asks Prefect and the store a few things, on cores that the epoch wants for itself."""
+
 STAGES = ("plan", "generate", "push", "pull", "train", "seal")
 
 
@@ -93,7 +96,7 @@ def wait_until(configuration: Configuration, run: Run, what: str, timeout: float
                 f"{run_folder(configuration)} did not come to wait for {what} within {timeout:.0f} s",
                 remedy=f"d3po status {run_folder(configuration)}; prefect flow-run logs shows what it does",
             )
-        time.sleep(0.5)
+        time.sleep(POLL_SECONDS)
 
 
 def _reached(run: Run, number: int, bound: list[BoundFlowRun], what: str) -> bool:
