@@ -28,7 +28,7 @@ def _print_last(console: Console, folder: str, status: EpochStatus) -> None:
             f"{len(progress.set_aside)} set aside, {len(progress.open)} open, at {status.project_url}"
         )
         for judge, count in sorted(progress.per_judge.items()):
-            console.print(f"  {judge}: {count}")
+            console.print(f"  {judge}: {count} judged, {progress.left_for[judge]} open to them")
     for bound in status.flow_runs:
         console.print(f"flow run {bound.name} ({bound.id}): {bound.state} {bound.message}".rstrip())
     if status.late:

@@ -35,6 +35,8 @@ class Progress:
     """All other groups."""
     per_judge: Mapping[str, int]
     """Groups that each judge has judged, most first."""
+    left_for: Mapping[str, int]
+    """Open groups that each of these judges has not judged yet."""
     needed: int
     """Judgements that the groups not set aside need in all."""
     given: int
@@ -91,11 +93,13 @@ def progress(
     skipped = {group for group in groups if 0 < max_skips <= len(skippers[group] - judges[group])}
     set_aside = tuple(group for group in groups if group in skipped - set(settled))
     left = tuple(group for group in groups if group not in {*settled, *set_aside})
+    per_judge = Counter(judge for group in groups for judge in sorted(judges[group]))
     return Progress(
         settled=settled,
         set_aside=set_aside,
         open=left,
-        per_judge=dict(Counter(judge for group in groups for judge in sorted(judges[group])).most_common()),
+        per_judge=dict(per_judge.most_common()),
+        left_for={judge: sum(judge not in judges[group] for group in left) for judge in per_judge},
         needed=sum(need[group] for group in (*settled, *left)),
         given=sum(min(len(judges[group]), need[group]) for group in (*settled, *left)),
     )

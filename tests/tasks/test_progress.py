@@ -33,6 +33,7 @@ def test_one_person_counts_once():
     assert found.settled == ()
     assert found.given == 1
     assert found.per_judge == {"user:1": 1}
+    assert found.left_for == {"user:1": 2}
 
 
 def test_more_than_needed_counts_as_needed():
