@@ -51,6 +51,19 @@ def init(context: typer.Context, config: ConfigArgument) -> None:
 
 
 @app.command(context_settings=WITH_OVERRIDES)
+def plan(context: typer.Context, config: ConfigArgument) -> None:
+    """What an epoch will cost: evaluations, megabytes, judgements, and (from a few timed steps) time."""
+    from flows.cost_card import cost_card
+    from tasks.config import load_configuration
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in cost_card(load_configuration(config, context.args)):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"next: d3po init {config}")
+
+
+@app.command(context_settings=WITH_OVERRIDES)
 def run(
     context: typer.Context,
     config: ConfigArgument,

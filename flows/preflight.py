@@ -5,16 +5,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tasks.config import Configuration
 from tasks.context import create_run, run_folder
 from tasks.costs import epoch_costs
 from tasks.errors import UserError
 from tasks.prompts import read_prompts
-
-if TYPE_CHECKING:
-    from d3po_core.policy import Policy
 
 __all__ = ["Check", "preflight"]
 
@@ -50,6 +46,7 @@ def preflight(configuration: Configuration) -> Iterator[Check]:
 
 def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[Check]:
     from d3po_core.ddim import check_trainable
+    from flows.cost_card import image_size
     from tasks.policies import policy_for
 
     policy = policy_for(configuration)
@@ -64,15 +61,7 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
         ),
     )
     costs = epoch_costs(configuration, policy.latent_shape)
-    yield from _check_disk(configuration, SPARE * costs.disk_megabytes(_image_size(policy)))
-
-
-def _image_size(policy: "Policy") -> int:
-    """Pixels along the width of a decoded image."""
-    from d3po_core.model_files import read_json
-
-    levels = len(read_json(policy.folder / "vae" / "config.json")["block_out_channels"])
-    return policy.latent_shape[-1] * 2 ** (levels - 1)
+    yield from _check_disk(configuration, SPARE * costs.disk_megabytes(image_size(policy)))
 
 
 def _check_disk(configuration: Configuration, wanted: float) -> Iterator[Check]:

@@ -1,0 +1,54 @@
+"""``d3po plan``: what an epoch will cost, before anything of it runs."""
+
+from collections.abc import Iterator
+
+from d3po_core.model_files import read_json
+from tasks.config import Configuration
+from tasks.costs import EpochCosts, epoch_costs
+from tasks.policies import policy_for
+from tasks.prompts import read_prompts
+from tasks.timing import StepTimes, time_steps
+
+__all__ = ["cost_card", "image_size"]
+
+
+def cost_card(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """(what, how much), by arithmetic and by a few timed steps on this device."""
+    held_out = len(read_prompts(configuration.evaluation.prompts)) if configuration.evaluation.prompts else 0
+    policy = policy_for(configuration)
+    costs = epoch_costs(configuration, policy.latent_shape, held_out)
+    times = time_steps(policy, configuration)
+    yield "images", f"{costs.images:,}"
+    yield "judgements to collect", f"{costs.judgements:,}" if configuration.labels.source == "people" else "none"
+    yield "pairs at most", f"{costs.pairs:,}"
+    yield "optimizer steps at most", f"{costs.optimizer_steps:,}"
+    yield "network evaluations, sampling", f"{costs.sampling_evaluations:,}"
+    yield "… training, with gradient", f"{costs.training_evaluations:,}"
+    yield "… held-out images, before and after", f"{costs.held_out_evaluations:,}"
+    yield "on disk", f"{costs.disk_megabytes(image_size(policy)):,.1f} MB"
+    yield "peak memory", f"{times.peak_megabytes:,.0f} MB ({policy.device.type})"
+    for what, seconds in _seconds(configuration, costs, times, held_out).items():
+        yield what, _duration(seconds)
+
+
+def image_size(policy) -> int:
+    """Pixels along the width of a decoded image."""
+    levels = len(read_json(policy.folder / "vae" / "config.json")["block_out_channels"])
+    return policy.latent_shape[-1] * 2 ** (levels - 1)
+
+
+def _seconds(configuration: Configuration, costs: EpochCosts, times: StepTimes, held_out: int) -> dict[str, float]:
+    rows_per_image = 1 if configuration.sampling.guidance_scale == 1 else 2
+    generate = costs.images * times.sampled_image
+    train = costs.training_evaluations / rows_per_image * times.trained_row
+    report = 2 * held_out * times.sampled_image
+    return {
+        "generate": generate,
+        "train": train,
+        "report": report,
+        "together, without people and the starts of processes": generate + train + report,
+    }
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.2f} h"

@@ -1,0 +1,34 @@
+"""Timed steps: both phases really run, and the card follows from them."""
+
+import pytest
+import torch
+
+from flows import cost_card
+from tasks.policies import policy_for
+from tasks.timing import StepTimes, time_steps
+
+from .conftest import Begin
+
+
+def test_a_few_steps_are_timed_and_leave_the_policy_as_it_was(begin: Begin):
+    configuration = begin().configuration
+    policy = policy_for(configuration)
+    before = policy.lora_state()
+    times = time_steps(policy, configuration)
+    assert times.sampled_image > times.trained_row > 0
+    assert times.peak_megabytes > 100
+    assert all(torch.equal(value, before[name]) for name, value in policy.lora_state().items())
+    assert all(parameter.grad is None for parameter in policy.lora_parameters().values())
+
+
+def test_the_card_is_the_arithmetic_times_the_seconds(begin: Begin, monkeypatch: pytest.MonkeyPatch):
+    timed = StepTimes(sampled_image=100.0, trained_row=10.0, peak_megabytes=321.0)
+    monkeypatch.setattr(cost_card, "time_steps", lambda policy, configuration: timed)
+    card = dict(cost_card.cost_card(begin(evaluation={"prompts": "prompts.txt"}).configuration))
+    assert card["images"] == "12"
+    assert card["judgements to collect"] == "none"
+    assert card["network evaluations, sampling"] == str(2 * 6 * 7)
+    assert card["peak memory"] == "321 MB (cpu)"
+    assert card["generate"] == f"{12 * 100 / 3600:.2f} h"
+    assert card["train"] == f"{12 * 4 * 2 * 10 / 3600:.2f} h", "12 images, 4 transitions, 2 inner epochs"
+    assert card["report"] == f"{2 * 8 * 100 / 3600:.2f} h"
