@@ -1,7 +1,7 @@
 """The policy of this process: loaded once, given the adapter that a task needs.
 
 One policy per process and device: the adapter's state is the module's, so two tasks must not compute at once. The flows
-see to that with a single worker thread.
+call one after the other.
 """
 
 import gc
