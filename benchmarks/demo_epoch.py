@@ -16,42 +16,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from benchmarks.prepared import judged
+from benchmarks.prepared import InMemory, judged
 from d3po_core.policy import Policy
 from d3po_core.preferences import judgements_to_pairs
 from d3po_core.programmed import get_programmed_objective
 from d3po_core.programmed.judges import SimulatedJudge
-from d3po_core.records import Group, Trajectories
+from d3po_core.records import Group
 from d3po_core.rollout import rollout
 from d3po_core.training import train
 from tasks.config import Configuration, load_configuration
 from tasks.evaluation import compare, held_out
 from tasks.prompts import epoch_prompts, read_prompts
-
-
-class InMemory:
-    """One epoch's trajectories as the training loop's source."""
-
-    def __init__(self, batches: list[Trajectories], embeds: dict[str, torch.Tensor]) -> None:
-        self._batches, self._embeds = batches, embeds
-
-    def read(self, group_ids) -> Trajectories:
-        rows = [(b, i) for g in group_ids for b in self._batches for i, id in enumerate(b.group_ids) if id == g]
-        first = self._batches[0]
-        return Trajectories(
-            ids=tuple(b.ids[i] for b, i in rows),
-            group_ids=tuple(b.group_ids[i] for b, i in rows),
-            prompts=tuple(b.prompts[i] for b, i in rows),
-            latents=torch.stack([b.latents[i] for b, i in rows]),
-            log_prob=torch.stack([b.log_prob[i] for b, i in rows]),
-            timesteps=first.timesteps,
-            trainable=first.trainable,
-        )
-
-    def prompt_embeds(self, prompts) -> torch.Tensor:
-        return torch.stack([self._embeds[prompt] for prompt in prompts])
 
 
 def one_epoch(configuration: Configuration, error_rate: float) -> dict:

@@ -4,21 +4,19 @@ No storage, no orchestration, no logging, no optimizer. For training a guided fo
 for sampling a guided forward per state and one VAE decoding per image.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from statistics import median
 
 import torch
 
 from d3po_core.policy import Policy
+from tasks.timing import median_seconds
 
 __all__ = ["Best", "sampling_floor", "sweep", "training_floor"]
 
 SIZES = (8, 16, 24, 32, 48, 64, 96)
 DECODED = (1, 4, 16, 64)
-REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +56,7 @@ def sweep(policy: Policy, train: bool, sizes: Sequence[int] = SIZES) -> Best:
     found: dict[str, float] = {}
     ways = [Best(size, last, 16, {}) for size in sizes for last in (False, True)]
     for way in ways:
-        call = _call(policy, train, way)
-        call()
-        found[_name(way)] = median(_seconds(call) for _ in range(REPEATS)) / (2 * way.batch) * 1e3
+        found[_name(way)] = median_seconds(policy, _call(policy, train, way)) / (2 * way.batch) * 1e3
     best = min(ways, key=lambda way: found[_name(way)])
     milliseconds = {name: round(value, 3) for name, value in found.items()}
     return Best(best.batch, best.channels_last, 0 if train else _best_decoding(policy), milliseconds)
@@ -71,8 +67,7 @@ def _best_decoding(policy: Policy) -> int:
 
     def seconds(size: int) -> float:
         way = replace(none, decoded=size)
-        sampling_floor(policy, 0, size, way)
-        return median(_seconds(lambda: sampling_floor(policy, 0, 2 * size, way)) for _ in range(REPEATS)) / size
+        return median_seconds(policy, lambda: sampling_floor(policy, 0, 2 * size, way)) / size
 
     return min(DECODED, key=seconds)
 
@@ -105,14 +100,6 @@ def _guided(policy: Policy, rows: int, best: Best) -> torch.Tensor:
 
 def _sizes(total: int, batch: int) -> list[int]:
     return [min(batch, total - first) for first in range(0, total, batch)]
-
-
-def _seconds(call: Callable[[], None]) -> float:
-    begun = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun
 
 
 def _name(way: Best) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from benchmarks.opponent import Opponent
+from benchmarks.prepared import InMemory
 from d3po_core.memory import peak_bytes
 from d3po_core.policy import Policy
 from d3po_core.records import Group, Pair, Trajectories
@@ -31,21 +32,6 @@ from tasks.config import Configuration, load_configuration
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 ROUNDS = 5
 GROUPS, INNER_EPOCHS = 2, 4
-
-
-class InMemory:
-    """One record as the training loop's source."""
-
-    def __init__(self, trajectories: Trajectories, embeds: dict[str, Any]) -> None:
-        self.trajectories, self.embeds = trajectories, embeds
-
-    def read(self, group_ids) -> Trajectories:
-        return self.trajectories
-
-    def prompt_embeds(self, prompts):
-        import torch
-
-        return torch.stack([self.embeds[prompt] for prompt in prompts])
 
 
 def measure(configuration: Configuration, micro_batch: int, checkpointing: bool) -> dict[str, Any]:
@@ -139,7 +125,7 @@ def _product(
 
     def call() -> None:
         policy.load_lora_state(initial)
-        source = InMemory(trajectories, embeds)
+        source = InMemory([trajectories], embeds)
         train(policy, source, pairs, configuration.objective, settings, run_seed=0, epoch=0)
 
     return lambda: call

@@ -11,39 +11,30 @@ trainer's steps, in tenths of the run.
 import argparse
 import itertools
 import json
-import os
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
+from benchmarks.whole_epochs import prefect_server, started, written
 from d3po_core.config import TrainingConfig
 from storage.run import Run
 from tasks.config import load_configuration
 
-__all__ = ["BIN", "measure", "prefect_server"]
-
 SIZES = (100, 1_000, 10_000)
-BIN = Path(sys.executable).parent
-SERVER_SECONDS = 120
 
 
 def measure(folder: Path, config: Path, trajectories: int, environment: dict[str, str]) -> dict[str, Any]:
     """Run one epoch of this size; megabytes of each stage, and milliseconds a trajectory in tenths."""
     own = _configuration(folder, config, trajectories)
-    command = [BIN / "d3po", "run", str(own), "--here"]
     log = (folder / f"{trajectories}.log").open("w+")
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = started(own, environment)
     steps: list[float] = []
     reader = threading.Thread(target=_read, args=(process, log, steps))
     reader.start()
@@ -75,17 +66,13 @@ def _configuration(folder: Path, config: Path, trajectories: int) -> Path:
     changed = whole.model_copy(
         update={
             "run": f"scale-{trajectories}",
-            "storage": whole.storage.model_copy(update={"root": str(folder / "runs")}),
             "sampling": whole.sampling.model_copy(update={"num_inference_steps": 4}),
             "prompts": whole.prompts.model_copy(update={"groups_per_epoch": trajectories // 2}),
-            "labels": whole.labels.model_copy(update={"source": "programmed"}),
             "evaluation": whole.evaluation.model_copy(update={"prompts": None}),
             "training": training,
         }
     )
-    path = folder / f"{trajectories}.yaml"
-    path.write_text(yaml.safe_dump(changed.model_dump(mode="json", exclude_none=True)))
-    return path
+    return written(changed, folder)
 
 
 def _read(process: subprocess.Popen, log, steps: list[float]) -> None:
@@ -123,39 +110,7 @@ def _tenths(times: list[float], trajectories: int) -> list[float]:
 
 
 def _seconds(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text).timestamp()
-
-
-@contextmanager
-def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
-    """A Prefect server of this measurement's own; yields the environment that finds it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.time() + SERVER_SECONDS
-        while True:
-            try:
-                urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health", timeout=5)
-                break
-            except OSError:
-                if time.time() > deadline:
-                    raise
-                time.sleep(0.5)
-        yield environment
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def main() -> None:

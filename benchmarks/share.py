@@ -8,16 +8,13 @@ A programmed epoch by `d3po run CONFIG --here` against a Prefect server of its o
 import argparse
 import json
 import re
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import yaml
-
-from benchmarks.scale import BIN, prefect_server
+from benchmarks.whole_epochs import prefect_server, started, written
 from tasks.config import load_configuration
 
 COMPUTING = (
@@ -33,23 +30,8 @@ BEGINNING = "Beginning flow run"
 
 def measure(folder: Path, config: Path, name: str, environment: dict[str, str]) -> dict[str, Any]:
     """One epoch's seconds: all of the flow run, and its parts by the log."""
-    whole = load_configuration(config)
-    changed = whole.model_copy(
-        update={
-            "run": name,
-            "storage": whole.storage.model_copy(update={"root": str(folder / "runs")}),
-            "labels": whole.labels.model_copy(update={"source": "programmed"}),
-        }
-    )
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(changed.model_dump(mode="json", exclude_none=True)))
-    process = subprocess.Popen(
-        [BIN / "d3po", "run", str(path), "--here"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    configuration = load_configuration(config).model_copy(update={"run": name})
+    process = started(written(configuration, folder), environment)
     log, begun, ended = [], time.time(), 0.0
     for line in process.stdout:
         log.append(f"{time.time():.2f} {line}")

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from d3po_core.policy import Policy
 
-__all__ = ["MOST_EVALUATIONS", "MicroBatch", "find_micro_batch", "peak_bytes"]
+__all__ = ["MOST_EVALUATIONS", "MicroBatch", "find_micro_batch", "forward_backward", "peak_bytes"]
 
 MOST_EVALUATIONS = 64
 """No device that was measured is faster with more (benchmarks/README.md)."""
@@ -44,8 +44,8 @@ def find_micro_batch(policy: Policy, budget: int) -> MicroBatch:
 
     Measured by a forward and backward of one evaluation and of two.
     """
-    _forward_backward(policy, 1)  # what is set up once is not counted
-    one, two = (peak_bytes(policy.device, partial(_forward_backward, policy, count)) for count in (1, 2))
+    forward_backward(policy, 1)  # what is set up once is not counted
+    one, two = (peak_bytes(policy.device, partial(forward_backward, policy, count)) for count in (1, 2))
     each = max(1, two - one)
     once = max(0, one - each)
     return MicroBatch(max(1, min(MOST_EVALUATIONS, (budget - once) // each)), each, once)
@@ -74,8 +74,8 @@ def peak_bytes(device: torch.device, call: Callable[[], object]) -> int:
     return highest
 
 
-def _forward_backward(policy: Policy, count: int) -> None:
-    """What a micro-batch computes, on zeros: what is in the latents makes no difference to the bytes."""
+def forward_backward(policy: Policy, count: int) -> None:
+    """What a micro-batch computes, on zeros: what is in the latents makes no difference to its bytes and seconds."""
     latents = torch.zeros(count, *policy.latent_shape, dtype=policy.latent_dtype)
     steps = torch.zeros(count, dtype=torch.int64)
     mean, _ = policy.transition(latents, steps, policy.null_embeds.expand(count, -1, -1))

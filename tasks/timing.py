@@ -14,18 +14,18 @@ from statistics import median
 import numpy as np
 import torch
 
-from d3po_core import ddim
 from d3po_core.devices import use_threads
+from d3po_core.memory import forward_backward
 from d3po_core.policy import Policy
 from d3po_core.records import Trajectories
 from storage.disk import sync_tree
 from storage.files import digest_files
 from storage.trajectories import write_shard
 from tasks.config import Configuration
+from tasks.micro_batch import micro_batch
 from tasks.shards import to_arrays
-from tasks.training_plan import micro_batch
 
-__all__ = ["StepTimes", "time_steps"]
+__all__ = ["StepTimes", "median_seconds", "time_steps"]
 
 ROUNDS = 5
 
@@ -56,25 +56,18 @@ def time_steps(policy: Policy, configuration: Configuration) -> StepTimes:
     if policy.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(policy.device)
     embeds = policy.encode([""])
-    latents = torch.randn(max(batch, rows), *policy.latent_shape).to(policy.device, policy.latent_dtype)
+    latents = torch.randn(batch, *policy.latent_shape).to(policy.device, policy.latent_dtype)
 
     @torch.no_grad()
     def sample() -> None:
-        policy.transition(latents[:batch], 0, embeds.expand(batch, -1, -1))
+        policy.transition(latents, 0, embeds.expand(batch, -1, -1))
 
-    def train() -> None:
-        mean, sigma = policy.transition(
-            latents[:rows], torch.zeros(rows, dtype=torch.int64), embeds.expand(rows, -1, -1)
-        )
-        value = ddim.log_prob(latents[:rows], mean, sigma).sum()
-        torch.autograd.grad(value, list(policy.lora_parameters().values()))
-
-    step, decoding = _seconds(policy, sample), _seconds(policy, lambda: policy.decode(latents[:batch]))
-    training = _seconds(policy, train) / rows
+    step, decoding = median_seconds(policy, sample), median_seconds(policy, lambda: policy.decode(latents))
+    training = median_seconds(policy, lambda: forward_backward(policy, rows)) / rows
     peak = _peak(policy)
     return StepTimes(
         sampled_image=(step * sampling.num_inference_steps + decoding) / batch,
-        stored_image=_seconds(policy, lambda: _store(policy, latents[:batch])) / batch,
+        stored_image=median_seconds(policy, lambda: _store(policy, latents)) / batch,
         trained_evaluation=training,
         start=_start(configuration),
         peak_megabytes=peak,
@@ -115,7 +108,8 @@ def _start(configuration: Configuration) -> float:
     return time.perf_counter() - begun
 
 
-def _seconds(policy: Policy, call: Callable[[], object]) -> float:
+def median_seconds(policy: Policy, call: Callable[[], object]) -> float:
+    """Of a few rounds after one that warms up."""
     times = []
     for _ in range(ROUNDS + 1):
         begun = time.perf_counter()

@@ -1,31 +1,22 @@
 """A training attempt: the pairs made of the judgements, and the fields and sizes that hold until it is finished."""
 
 import json
-import time
-from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
-from d3po_core.memory import find_micro_batch
-from d3po_core.policy import Policy
 from d3po_core.preferences import PreferenceStatistics, judgements_to_pairs
 from d3po_core.records import Pair
 from storage.commits import Commit
 from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
 from storage.tables import PAIRS, read_rows, rows_digest, write_table
-from tasks.config import Configuration, changed_fields
+from tasks.config import changed_fields
 from tasks.context import EpochContext
 from tasks.log import flow_run_id, logger
-from tasks.policies import policy_for
+from tasks.micro_batch import micro_batch
 from tasks.pull import judgements_of
-from tasks.shards import prompt_embeds
 
-__all__ = ["TRAINING_FORMAT", "micro_batch", "pairs_of", "training_attempt", "training_plan"]
+__all__ = ["TRAINING_FORMAT", "pairs_of", "training_attempt", "training_plan"]
 
 TRAINING_FORMAT = "d3po-training/1"
 
@@ -73,49 +64,6 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     )
     _log_statistics(statistics, pairs)
     return commit
-
-
-def micro_batch(configuration: Configuration, epoch: Epoch | None = None) -> int:
-    """The configured micro-batch, or the largest that fits into the memory budget; the log says which and why.
-
-    Args:
-        configuration: With the network to be trained.
-        epoch: Whose stored embedding spares loading the text encoder.
-    """
-    training = configuration.training
-    if training.micro_batch is not None:
-        logger().info("micro-batch: %d network evaluations, as configured", training.micro_batch)
-        return training.micro_batch
-    policy = policy_for(configuration)
-    if epoch is not None:
-        policy.use_null_embeds(prompt_embeds(epoch, [""])[""])
-    begun = time.perf_counter()
-    policy.use_gradient_checkpointing(training.gradient_checkpointing)
-    budget = (
-        training.memory_budget_mb * 10**6 if training.memory_budget_mb else _half_of_the_memory(configuration, policy)
-    )
-    found = find_micro_batch(policy, budget)
-    logger().info(
-        "micro-batch: %d network evaluations, %.0f MB above the loaded network (%.1f MB each; budget %.0f MB), found in %.2f s",
-        found.evaluations,
-        found.bytes / 1e6,
-        found.bytes_each / 1e6,
-        budget / 1e6,
-        time.perf_counter() - begun,
-    )
-    return found.evaluations
-
-
-def _half_of_the_memory(configuration: Configuration, policy: Policy) -> int:
-    """Half of what a training process has for itself: a GPU that is its own, or its part of what it shares."""
-    processes = configuration.orchestration.training_processes
-    if policy.device.type == "cuda":
-        own = configuration.model.device in ("auto", "cuda")
-        return torch.cuda.get_device_properties(policy.device).total_memory // 2 // (1 if own else processes)
-    limits = [psutil.virtual_memory().total]
-    with suppress(OSError, ValueError):  # in a container; "max" is no number
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits) // 2 // processes
 
 
 def pairs_of(context: EpochContext, attempt: Commit) -> list[Pair]:
