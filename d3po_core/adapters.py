@@ -1,6 +1,8 @@
 """The LoRA adapter of a UNet: made by peft, seeded by address, always float32, exported so that alpha survives."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig as PeftLoraConfig
+from peft.tuners.lora.layer import LoraLayer
 from peft.utils import get_peft_model_state_dict
 
 from d3po_core import noise
 from d3po_core.config import LoraConfig
 from d3po_core.errors import ModelError
 
-__all__ = ["add_adapter", "export", "load", "parameters"]
+__all__ = ["add_adapter", "export", "load", "merged", "parameters"]
 
 _ADAPTER = "default"
 
@@ -85,6 +88,28 @@ def load(unet: Unet, state: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])
+
+
+@contextlib.contextmanager
+@torch.no_grad()
+def merged(unet: Unet) -> Iterator[None]:
+    """The adapter added to the weights that it changes, W + (α/r) B A, and no longer computed beside them.
+
+    A sixth of a step of sampling is saved. Afterwards the pretrained weights are the same tensors as before: they are
+    put back, not computed back.
+    """
+    layers: list[Any] = [layer for layer in unet.modules() if isinstance(layer, LoraLayer)]
+    weights = [layer.get_base_layer().weight for layer in layers]
+    pretrained = [weight.data for weight in weights]
+    for layer, weight in zip(layers, weights, strict=True):
+        weight.data = weight.data + layer.get_delta_weight(_ADAPTER)
+    unet.disable_adapters()
+    try:
+        yield
+    finally:
+        for weight, values in zip(weights, pretrained, strict=True):
+            weight.data = values
+        unet.enable_adapters()
 
 
 def export(unet: Unet, folder: Path) -> None:

@@ -235,6 +235,18 @@ class Policy:
         finally:
             self.unet.enable_adapters()
 
+    @contextlib.contextmanager
+    def merged(self) -> Iterator["Policy"]:
+        """The same policy for sampling, its adapter inside the weights, to rounding; without gradient. Module state.
+
+        In half precision W + ΔW would round away much of an adapter: there it stays beside them.
+        """
+        if self.lora is None or self.network_dtype != torch.float32 or self.dtype != torch.float32:
+            yield self
+            return
+        with adapters.merged(self.unet):
+            yield self
+
     def lora_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The adapter's tensors by name, sorted; empty for the bare model."""
         return self._lora_parameters

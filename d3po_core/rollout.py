@@ -49,7 +49,9 @@ def rollout(
     if "" in embeds:
         policy.use_null_embeds(embeds[""])
     for batch in batches:
-        yield _generate(policy, list(batch), sampling, run_seed, epoch, embeds, images)
+        with policy.merged():  # not across the yield: who takes the batch may use the policy
+            generated = _generate(policy, list(batch), sampling, run_seed, epoch, embeds, images)
+        yield generated
 
 
 @torch.no_grad()

@@ -84,3 +84,34 @@ def test_without_a_lora_there_is_nothing_to_export(folder: Path, tmp_path: Path)
     assert bare.lora_state() == {}
     with pytest.raises(ValueError, match="no adapter"):
         bare.export_adapter(tmp_path)
+
+
+def test_merged_for_sampling_is_the_same_policy_and_leaves_the_pretrained_weights_alone(folder: Path) -> None:
+    wide = tiny.LORA.model_copy(update={"target_modules": ("to_q", "to_out.0", "conv1")})
+    policy = tiny.load(folder, wide)
+    generator = torch.Generator().manual_seed(3)
+    policy.load_lora_state(
+        {name: 0.3 * torch.randn(value.shape, generator=generator) for name, value in policy.lora_state().items()}
+    )
+    pretrained = {name: value.clone() for name, value in policy.unet.state_dict().items()}
+    state, embeds = torch.randn(3, 4, 8, 8, generator=generator), policy.encode(tiny.PROMPTS[:3])
+    with torch.no_grad():
+        beside, _ = policy.transition(state, 0, embeds)
+        with policy.reference():
+            without, _ = policy.transition(state, 0, embeds)
+        with policy.merged():
+            inside, _ = policy.transition(state, 0, embeds)
+        with pytest.raises(ValueError, match="is raised"), policy.merged():
+            raise ValueError("is raised")
+        after, _ = policy.transition(state, 0, embeds)
+    assert torch.allclose(inside, beside, atol=1e-4)
+    assert not torch.allclose(inside, without, atol=1e-2)
+    assert torch.equal(after, beside)
+    assert all(torch.equal(value, pretrained[name]) for name, value in policy.unet.state_dict().items())
+
+
+def test_in_half_precision_the_adapter_stays_beside_the_weights(folder: Path) -> None:
+    policy = tiny.load(folder, dtype="bfloat16")
+    weights = [weight.clone() for weight in policy.unet.parameters()]
+    with policy.merged():
+        assert all(torch.equal(a, b) for a, b in zip(weights, policy.unet.parameters(), strict=True))
