@@ -110,10 +110,15 @@ def sampling(context: EpochContext, rounds: int) -> dict[str, Any]:
         folder = Path(tempfile.mkdtemp(dir=Path(context.run.root).parent))
         return lambda: sample(policy, prompts, size, folder)
 
+    def merged_floor() -> None:
+        with policy.merged():
+            sampling_floor(policy, needed, images, best)
+
     per = {
         "opponent": (published, len(prompts) * size),
         "product": (ours, images),
         "floor": (lambda: lambda: sampling_floor(policy, needed, images, best), images),
+        "merged floor": (lambda: merged_floor, images),
     }
     return _alternate(per, rounds) | {"images": images, "sweep_ms": best.milliseconds}
 
@@ -136,11 +141,10 @@ def _alternate(per: dict[str, tuple[Callable[[], Callable[[], None]], int]], rou
         each = [x / y for x, y in zip(seconds[a], seconds[b], strict=True)]
         return {"median": round(median(each), 3), "least": round(min(each), 3), "most": round(max(each), 3)}
 
+    compared = [("opponent", "product"), ("opponent", "floor"), ("product", "floor"), ("product", "merged floor")]
     return {
         "milliseconds": {name: round(median(values) * 1e3, 2) for name, values in seconds.items()},
-        "opponent/product": ratio("opponent", "product"),
-        "opponent/floor": ratio("opponent", "floor"),
-        "product/floor": ratio("product", "floor"),
+        **{f"{a}/{b}": ratio(a, b) for a, b in compared if b in seconds},
     }
 
 

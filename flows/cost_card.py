@@ -35,9 +35,10 @@ def _seconds(configuration: Configuration, costs: EpochCosts, times: StepTimes, 
     # The flow's process starts once more when people have judged; the training has a process of its own.
     starts = (3 if configuration.labels.source == "people" else 2) * times.start
     stages = {
-        "generate": costs.images * (times.sampled_image + times.stored_image),
+        "generate": costs.sampling_evaluations / rows * times.sampled_evaluation
+        + costs.images * (times.decoded_image + times.stored_image),
         "train": costs.training_evaluations / rows * times.trained_evaluation,
-        "report": 2 * held_out * times.sampled_image,
+        "report": costs.held_out_evaluations / rows * times.sampled_evaluation + 2 * held_out * times.decoded_image,
         "starts of processes": starts,
     }
     return stages | {"together, without the people": sum(stages.values())}

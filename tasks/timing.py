@@ -34,8 +34,10 @@ ROUNDS = 5
 class StepTimes:
     """Seconds, each the median of a few rounds after one that warms up."""
 
-    sampled_image: float
-    """An image: T guided steps in a generation batch, and its decoding."""
+    sampled_evaluation: float
+    """An image at one denoising step, in a generation batch."""
+    decoded_image: float
+    """x_0 to pixels."""
     stored_image: float
     """Its latents and its PNG on this machine's disk, digested and synced."""
     trained_evaluation: float
@@ -60,13 +62,15 @@ def time_steps(policy: Policy, configuration: Configuration) -> StepTimes:
 
     @torch.no_grad()
     def sample() -> None:
-        policy.transition(latents, 0, embeds.expand(batch, -1, -1))
+        with policy.merged():
+            policy.transition(latents, 0, embeds.expand(batch, -1, -1))
 
     step, decoding = median_seconds(policy, sample), median_seconds(policy, lambda: policy.decode(latents))
     training = median_seconds(policy, lambda: forward_backward(policy, rows)) / rows
     peak = _peak(policy)
     return StepTimes(
-        sampled_image=(step * sampling.num_inference_steps + decoding) / batch,
+        sampled_evaluation=step / batch,
+        decoded_image=decoding / batch,
         stored_image=median_seconds(policy, lambda: _store(policy, latents)) / batch,
         trained_evaluation=training,
         start=_start(configuration),

@@ -17,8 +17,9 @@ def test_a_few_steps_are_timed_and_leave_the_policy_as_it_was(begin: Begin):
         parameter.grad = None
     before = policy.lora_state()
     times = time_steps(policy, configuration)
-    assert times.sampled_image > times.trained_evaluation > 0
-    assert times.sampled_image > times.stored_image > 0
+    assert times.trained_evaluation > times.sampled_evaluation > 0
+    assert times.decoded_image > 0
+    assert times.stored_image > 0
     assert times.start > 1
     assert times.peak_megabytes > 100
     assert all(torch.equal(value, before[name]) for name, value in policy.lora_state().items())
@@ -26,16 +27,23 @@ def test_a_few_steps_are_timed_and_leave_the_policy_as_it_was(begin: Begin):
 
 
 def test_the_card_is_the_arithmetic_times_the_seconds(begin: Begin, monkeypatch: pytest.MonkeyPatch):
-    timed = StepTimes(sampled_image=99.0, stored_image=1.0, trained_evaluation=10.0, start=7.0, peak_megabytes=321.0)
+    timed = StepTimes(
+        sampled_evaluation=90.0,
+        decoded_image=8.0,
+        stored_image=1.0,
+        trained_evaluation=10.0,
+        start=7.0,
+        peak_megabytes=321.0,
+    )
     monkeypatch.setattr(cost_card, "time_steps", lambda policy, configuration: timed)
     card = dict(cost_card.cost_card(begin(evaluation={"prompts": "prompts.txt"}).configuration))
     assert card["images"] == "12"
     assert card["judgements to collect"] == "none"
     assert card["network evaluations, sampling"] == str(2 * 6 * 7)
     assert card["peak memory"] == "321 MB (cpu)"
-    assert card["generate"] == f"{12 * 100 / 3600:.2f} h"
+    assert card["generate"] == f"{(6 * 7 * 90 + 12 * 9) / 3600:.2f} h"
     assert card["train"] == f"{6 * 7 * 2 * 10 / 3600:.2f} h", (
         "6 pairs of images with one start, 4 transitions, 2 inner epochs"
     )
-    assert card["report"] == f"{2 * 8 * 99 / 3600:.2f} h"
+    assert card["report"] == f"{2 * 8 * (4 * 90 + 8) / 3600:.2f} h"
     assert card["starts of processes"] == "14 s", "the flow's and the trainer's"
