@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from d3po_core.objectives.specs import OBJECTIVES, ObjectiveSpec, spec_of
+
 __all__ = [
     "LoraConfig",
     "ModelConfig",
@@ -92,27 +94,70 @@ class LoraConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    kind: Literal["d3po"] = frozen_by("training", "d3po")
-    """The training loss."""
-    beta: float = frozen_by("training", 0.1, gt=0)
-    """D3PO's β, in the unit that belongs to the reduction: 0.1 for mean, 0.1 / (C·H·W) for sum."""
-    reduction: Literal["mean", "sum"] = frozen_by("training", "mean")
-    """Log-probs over C, H, W: mean (published code) or sum (the paper's formula)."""
-    ratio_clip: Literal["none", "published", "pessimistic"] = frozen_by("training", "none")
-    """none: Eq. 14; published: both log-ratios clamped; pessimistic: only where it moved the right way already."""
-    ratio_clip_range: float = frozen_by("training", 0.1, gt=0, lt=1)
-    """ε: log-ratios are clipped to [log(1−ε), log(1+ε)] for mean; × C·H·W for sum."""
-    reference: Literal["epoch_start", "pretrained"] = frozen_by("training", "epoch_start")
-    """The policy held to: the one that sampled this epoch (people), or the pretrained model (programmed)."""
+    """The training loss. Which fields a kind reads, and their defaults, are in ``objectives/specs.py``; a field that
+    the kind does not read is empty, and refused where it is given."""
 
-    @model_validator(mode="after")
-    def _default_belongs_to_reduction(self) -> "ObjectiveConfig":
-        if self.reduction == "sum" and "beta" not in self.model_fields_set:
+    kind: Literal[tuple(OBJECTIVES)] = frozen_by("training", "d3po")  # type: ignore[valid-type]
+    """The training loss: d3po, trajectory_dpo, diffusion_dpo and preferred_images learn from preferences; ddpo, dpok,
+    prdp and reward_weighted need a reward for each image, hence programmed preferences."""
+    reduction: Literal["mean", "sum"] | None = frozen_by("training", None)
+    """Log-probs over C, H, W: mean (published code) or sum (the papers' formulas)."""
+    reference: Literal["epoch_start", "pretrained"] | None = frozen_by("training", None)
+    """The policy held to: the one that sampled this epoch (people), or the pretrained model (programmed)."""
+    beta: float | None = frozen_by("training", None, gt=0)
+    """The method's β: of D3PO and the DPOs the strength of the hold to the reference; PRDP's of the reward difference
+    ΔR/β; reward_weighted's exp(β R). For log-probs in the unit that belongs to the reduction: D3PO's 0.1 for mean is
+    0.1 / (C·H·W) for sum."""
+    ratio_clip: Literal["none", "published", "pessimistic"] | None = frozen_by("training", None)
+    """D3PO: none: Eq. 14; published: both log-ratios clamped; pessimistic: only where it moved the right way already."""
+    ratio_clip_range: float | None = frozen_by("training", None, gt=0, lt=1)
+    """ε of the clipping, for mean (× C·H·W for sum): log-ratios in [log(1−ε), log(1+ε)]; PRDP's in ±ε."""
+    advantage_clip: float | None = frozen_by("training", None, gt=0)
+    """DDPO: advantages are clipped to ± this many standard deviations."""
+    statistics_size: int | None = frozen_by("training", None, ge=2)
+    """DDPO: how many of a prompt's last rewards its mean and standard deviation are over; they persist over epochs."""
+    statistics_minimum: int | None = frozen_by("training", None, ge=2)
+    """DDPO: with fewer rewards of a prompt than this, the whole epoch's mean and standard deviation are used."""
+    reward_weight: float | None = frozen_by("training", None, gt=0)
+    """DPOK's α, the weight of the policy gradient."""
+    kl_weight: float | None = frozen_by("training", None, ge=0)
+    """DPOK's β: the weight of KL(π_θ ‖ pretrained) at each transition, in the unit of the reduction."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields_of_the_kind(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = {name: value for name, value in values.items() if value is not None}
+        kind = given.get("kind", "d3po")
+        spec = spec_of(str(kind))
+        own = {**spec.defaults, **({"reference": spec.references[0]} if spec.references else {})}
+        foreign = sorted(given.keys() & cls.model_fields.keys() - own.keys() - {"kind"})
+        if foreign:
             raise ValueError(
-                "objective.reduction is sum, but objective.beta was left at its default, which is for mean. Set it: "
-                "the paper's 0.1 becomes 0.1 / (C·H·W), 6.1e-6 for latents of 4 × 64 × 64."
+                f"objective.{foreign[0]} is not a field of kind {kind}, which has "
+                f"{', '.join(sorted(own)) or 'none'}. Remove {', '.join('objective.' + name for name in foreign)}"
             )
-        return self
+        if spec.references and given.get("reference", own["reference"]) not in spec.references:
+            raise ValueError(
+                f"objective.reference is {given['reference']}, but {kind} is held to {' or '.join(spec.references)}"
+            )
+        if given.get("reduction") == "sum" and (missing := [n for n in spec.per_reduction if n not in given]):
+            raise ValueError(
+                f"objective.reduction is sum, but objective.{missing[0]} was left at its default, which is for mean. "
+                "Set it: D3PO's 0.1, say, becomes 0.1 / (C·H·W), 6.1e-6 for latents of 4 × 64 × 64."
+            )
+        return {**own, **given}
+
+    @property
+    def spec(self) -> ObjectiveSpec:
+        """What this kind is and needs."""
+        return spec_of(self.kind)
+
+    @property
+    def own_fields(self) -> dict[str, Any]:
+        """The fields that this kind reads, with their values."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
 
 
 class TrainingConfig(Section):

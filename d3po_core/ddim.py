@@ -16,7 +16,17 @@ import torch
 
 from d3po_core.errors import ModelError
 
-__all__ = ["Schedule", "check_scheduler", "check_trainable", "log_prob", "mean", "noise_scale", "step"]
+__all__ = [
+    "Schedule",
+    "add_noise",
+    "check_scheduler",
+    "check_trainable",
+    "log_prob",
+    "mean",
+    "noise_of",
+    "noise_scale",
+    "step",
+]
 
 _LOG_2PI = math.log(2 * math.pi)
 _OTHER_SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas")
@@ -39,6 +49,8 @@ class Schedule:
     prediction_type: str
     """``epsilon`` or ``v_prediction``."""
     eta: float
+    training_alpha: torch.Tensor
+    """[N] float64: ᾱ at each of the timesteps that the model was trained with."""
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -79,6 +91,7 @@ class Schedule:
             trainable=sigma > 0,
             prediction_type=known["prediction_type"],
             eta=eta,
+            training_alpha=alphas,
         )
 
 
@@ -216,3 +229,26 @@ def step(
     """x_{t-1} = μ + σ z, cast to the dtype that latents are kept in; with σ = 0 the mean itself."""
     sigma = sigma_B.to(mean_BCHW).view(-1, 1, 1, 1)
     return (mean_BCHW + sigma * noise_BCHW.to(mean_BCHW)).to(latent_dtype)
+
+
+def add_noise(
+    schedule: Schedule, clean_BCHW: torch.Tensor, noise_BCHW: torch.Tensor, timesteps_B: torch.Tensor
+) -> torch.Tensor:
+    """√ᾱ_t x_0 + √(1−ᾱ_t) ε at any of the training timesteps: float32 or wider. Source: Ho et al., 2020, Eq. 4."""
+    root_alpha, root_rest = _roots(schedule, timesteps_B, noise_BCHW)
+    return root_alpha * clean_BCHW.to(noise_BCHW) + root_rest * noise_BCHW
+
+
+def noise_of(
+    schedule: Schedule, noisy_BCHW: torch.Tensor, prediction_BCHW: torch.Tensor, timesteps_B: torch.Tensor
+) -> torch.Tensor:
+    """The noise ε that a network's output stands for at a training timestep; for ``v_prediction`` √ᾱ v + √(1−ᾱ) x_t."""
+    if schedule.prediction_type == "epsilon":
+        return prediction_BCHW
+    root_alpha, root_rest = _roots(schedule, timesteps_B, prediction_BCHW)
+    return root_alpha * prediction_BCHW + root_rest * noisy_BCHW
+
+
+def _roots(schedule: Schedule, timesteps_B: torch.Tensor, like_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    alpha = schedule.training_alpha[timesteps_B.cpu()].view(-1, 1, 1, 1)
+    return alpha.sqrt().to(like_BCHW), (1 - alpha).sqrt().to(like_BCHW)

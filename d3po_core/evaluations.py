@@ -6,60 +6,27 @@ micro-batches of nearly equal size, as the last one would else be small and slow
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
 from d3po_core import ddim
 from d3po_core.errors import TrainingError
-from d3po_core.objectives.base import GroupPairs
+from d3po_core.group_data import Draws, GroupData
 from d3po_core.policy import Policy
 
 __all__ = [
     "Evaluation",
-    "GroupData",
     "blocks",
     "cut",
     "every_evaluation",
     "log_probs",
+    "means_of",
     "micro_batches",
     "names",
+    "values_of",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupData:
-    """One group's part of a step: K images that are in a pair, S transitions."""
-
-    ids: tuple[str, ...]
-    """[K] trajectory ids."""
-    latents: torch.Tensor
-    """[K, T+1, C, H, W]."""
-    embeds: torch.Tensor
-    """[L, D] float32: the prompt."""
-    transitions: tuple[int, ...]
-    """[S] denoising steps."""
-    stored: torch.Tensor
-    """[K, S] float64: log-probs of the policy that sampled."""
-    reference: torch.Tensor
-    """[K, S] float64: log-probs of the reference."""
-    pairs: GroupPairs
-    same_start: bool
-    """All images started from one x_T."""
-
-    def states(self, place: int) -> int:
-        """How many different states the images are in before this of the S transitions."""
-        return 1 if self.same_start and self.transitions[place] == 0 else len(self.ids)
-
-    def at(self, places: Sequence[int]) -> "GroupData":
-        """The group with some of its S transitions only."""
-        return replace(
-            self,
-            transitions=tuple(self.transitions[place] for place in places),
-            stored=self.stored[:, places],
-            reference=self.reference[:, places],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,40 +102,87 @@ def _at(groups: Sequence[GroupData], group: int, place: int) -> list[Evaluation]
     return [Evaluation(group, place, (image,)) for image in images]
 
 
-def log_probs(
+def values_of(
     policy: Policy, groups: Sequence[GroupData], evaluations: Sequence[Evaluation]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The policy's means [evaluations, C, H, W] and its log-probs [images] float64 of the stored actions.
+    """What the loss depends on: log-probs of the stored actions or, for groups with draws, denoising errors.
 
-    The log-probs are of the first evaluation's images, then of the second's, and so on.
+    Returns:
+        The network's part [evaluations, C, H, W] (means, or noise predictions) that gradients pass through, and the
+        values [images] float64: of the first evaluation's images, then of the second's, and so on.
 
     Raises:
-        TrainingError: where a log-prob is not finite, naming the trajectories.
+        TrainingError: where a value is not finite, naming the trajectories.
     """
+    denoising = groups[evaluations[0].group].draws is not None
+    output, values = (denoising_errors if denoising else log_probs)(policy, groups, evaluations)
+    _check_finite(groups, evaluations, values, "denoising error" if denoising else "log-prob")
+    return output, values
+
+
+def means_of(
+    policy: Policy, groups: Sequence[GroupData], evaluations: Sequence[Evaluation]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The policy's means [evaluations, C, H, W] and σ [evaluations] float64 at these states."""
     steps = [groups[one.group].transitions[one.place] for one in evaluations]
     states = torch.stack(
         [groups[one.group].latents[one.images[0], step] for one, step in zip(evaluations, steps, strict=True)]
     )
+    return policy.transition(states, torch.tensor(steps), _embeds(groups, evaluations))
+
+
+def log_probs(
+    policy: Policy, groups: Sequence[GroupData], evaluations: Sequence[Evaluation]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The policy's means, and its log-probs [images] float64 of the stored actions, as ``values_of`` has them."""
+    mean, sigma = means_of(policy, groups, evaluations)
+    steps = [groups[one.group].transitions[one.place] for one in evaluations]
     actions = torch.cat(
         [groups[one.group].latents[list(one.images), step + 1] for one, step in zip(evaluations, steps, strict=True)]
     )
-    embeds = torch.stack([groups[one.group].embeds for one in evaluations])
-    mean, sigma = policy.transition(states, torch.tensor(steps), embeds)
     counts = torch.tensor([len(one.images) for one in evaluations], device=mean.device)
     values = ddim.log_prob(actions, mean.repeat_interleave(counts, dim=0), sigma.repeat_interleave(counts, dim=0))
-    finite = values.detach().isfinite().cpu()
-    if not bool(finite.all()):
-        places = [name for name, fine in zip(names(groups, evaluations), finite.tolist(), strict=True) if not fine]
-        bad = [f"{trajectory} (step {step})" for trajectory, step in places]
-        raise TrainingError(
-            f"The log-prob is not finite for {len(bad)} of {len(finite)} transitions: {', '.join(bad[:8])}. Nothing of "
-            "this step was applied. Lower training.learning_rate or use model.dtype float32, then `d3po run CONFIG --retrain`."
-        )
     return mean, values
 
 
+def denoising_errors(
+    policy: Policy, groups: Sequence[GroupData], evaluations: Sequence[Evaluation]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The predicted noise, and its mean squared error [images] float64, as ``values_of`` has them."""
+    own = [groups[one.group] for one in evaluations]
+    clean = torch.stack([group.latents[one.images[0], -1] for group, one in zip(own, evaluations, strict=True)])
+    timesteps = torch.stack([_draws(group).timesteps[one.place] for group, one in zip(own, evaluations, strict=True)])
+    noise = torch.stack([_draws(group).noise[one.place] for group, one in zip(own, evaluations, strict=True)])
+    predicted = policy.predicted_noise(clean, timesteps, noise, _embeds(groups, evaluations))
+    errors = (predicted.double() - noise.to(predicted.device).double()) ** 2
+    return predicted, errors.flatten(1).mean(dim=1)
+
+
+def _draws(group: GroupData) -> Draws:
+    assert group.draws is not None, "all groups of a step have draws, or none"
+    return group.draws
+
+
+def _embeds(groups: Sequence[GroupData], evaluations: Sequence[Evaluation]) -> torch.Tensor:
+    return torch.stack([groups[one.group].embeds for one in evaluations])
+
+
+def _check_finite(
+    groups: Sequence[GroupData], evaluations: Sequence[Evaluation], values: torch.Tensor, what: str
+) -> None:
+    finite = values.detach().isfinite().cpu()
+    if bool(finite.all()):
+        return
+    places = [name for name, fine in zip(names(groups, evaluations), finite.tolist(), strict=True) if not fine]
+    bad = [f"{trajectory} (step {step})" for trajectory, step in places]
+    raise TrainingError(
+        f"The {what} is not finite for {len(bad)} of {len(finite)} transitions: {', '.join(bad[:8])}. Nothing of "
+        "this step was applied. Lower training.learning_rate or use model.dtype float32, then `d3po run CONFIG --retrain`."
+    )
+
+
 def names(groups: Sequence[GroupData], evaluations: Sequence[Evaluation]) -> list[tuple[str, int]]:
-    """(trajectory id, denoising step) of each log-prob that ``log_probs`` gives."""
+    """(trajectory id, denoising step) of each value that ``values_of`` gives."""
     return [
         (groups[one.group].ids[image], groups[one.group].transitions[one.place])
         for one in evaluations

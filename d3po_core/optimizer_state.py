@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from d3po_core.checkpoint import CheckpointState
 from d3po_core.config import ObjectiveConfig, Section, TrainingConfig
-from d3po_core.objectives import Objective
+from d3po_core.objectives.base import Objective
 from d3po_core.order import OptimizerStep
 from d3po_core.policy import Policy
-from d3po_core.records import Pair
+from d3po_core.records import Pair, Reward
 
 __all__ = ["binding_settings", "capture_state", "moments_of", "prepare_optimizer"]
 
@@ -63,7 +63,11 @@ def moments_of(carried: CheckpointState, name: str, parameter: torch.Tensor) -> 
 
 
 def binding_settings(
-    objective: ObjectiveConfig, training: TrainingConfig, micro_batch: int, pairs: Sequence[Pair]
+    objective: ObjectiveConfig,
+    training: TrainingConfig,
+    micro_batch: int,
+    pairs: Sequence[Pair],
+    rewards: Sequence[Reward],
 ) -> dict[str, Any]:
     """What has to be the same for a resumed training to be the same one: all but the free fields."""
     sections = {"objective": objective, "training": training}
@@ -73,9 +77,15 @@ def binding_settings(
         for field, value in section.model_dump(mode="json").items()
         if _frozen_by(section, field) != "free"
     }
-    rows = sorted([pair.group_id, pair.preferred, pair.dispreferred, pair.target] for pair in pairs)
-    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return fields | {"training.micro_batch": micro_batch, "pairs": digest}
+    labels = {
+        "pairs": _digest([pair.group_id, pair.preferred, pair.dispreferred, pair.target] for pair in pairs),
+        "rewards": _digest([reward.trajectory_id, reward.prompt, reward.value] for reward in rewards),
+    }
+    return fields | {"training.micro_batch": micro_batch, **labels}
+
+
+def _digest(rows: Iterable[list[Any]]) -> str:
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
 
 def _frozen_by(section: Section, field: str) -> object:

@@ -4,15 +4,14 @@ Groups are dealt, never shards or rows: a seeded permutation of the sorted group
 groups.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from d3po_core import noise
 from d3po_core.config import TrainingConfig
-from d3po_core.records import Pair
 
 __all__ = ["OptimizerStep", "plan_steps"]
 
@@ -26,27 +25,35 @@ class OptimizerStep:
     transitions: tuple[tuple[int, ...], ...]
     """Per group, the denoising steps to train on, rising."""
     count: int
-    """Pairs × transitions of the whole step: what every mean of the step is over."""
+    """Terms of the loss in the whole step (pairs × transitions, say): what every mean of the step is over."""
 
 
 def plan_steps(
-    pairs: Sequence[Pair], trainable_T: torch.Tensor, training: TrainingConfig, *, run_seed: int, epoch: int
+    terms: Mapping[str, int],
+    trainable_T: torch.Tensor,
+    training: TrainingConfig,
+    *,
+    run_seed: int,
+    epoch: int,
+    couples: Literal["transition", "trajectory"] = "transition",
 ) -> list[OptimizerStep]:
     """All optimizer steps of one training, in order.
 
     Args:
-        pairs: ties are no pairs and so are in no mean.
-        trainable_T: [T] bool, the steps that have a density.
+        terms: group id -> terms of the loss (at each transition, or over all where it couples trajectories); ties are
+            no pairs and so are in no mean.
+        trainable_T: [T] bool, the steps to train on: those that have a density.
         training: inner epochs, groups per step, transitions per trajectory.
+        couples: what one term holds together.
 
     Raises:
-        ValueError: where there are no pairs, or fewer trainable transitions than asked for.
+        ValueError: where there are no terms, or fewer trainable transitions than asked for.
     """
     steps_of = [int(step) for step in torch.nonzero(trainable_T[: training.first_transitions]).flatten()]
     wanted = training.transitions_per_trajectory or len(steps_of)
-    if not pairs:
+    if not terms:
         raise ValueError(
-            "There are no pairs to train on: every vote was a tie, or nothing was judged. See `d3po status RUN`; "
+            "There is nothing to train on: every vote was a tie, or nothing was judged. See `d3po status RUN`; "
             "training.votes: soft makes pairs of split votes."
         )
     if not steps_of or wanted > len(steps_of):
@@ -55,8 +62,8 @@ def plan_steps(
             f"{len(trainable_T[: training.first_transitions])} denoising steps to train on have a density (σ > 0). Set "
             "it lower or leave it empty."
         )
-    pairs_of = Counter(pair.group_id for pair in pairs)
-    ids, plan = sorted(pairs_of), []
+    ids, plan = sorted(terms), []
+    per_term = wanted if couples == "transition" else 1
     for inner in range(training.inner_epochs):
         order = noise.generator("order", run_seed=run_seed, epoch=epoch, step=inner).permutation(len(ids))
         for first in range(0, len(ids), training.groups_per_step):
@@ -67,7 +74,7 @@ def plan_steps(
                     inner_epoch=inner,
                     group_ids=members,
                     transitions=chosen,
-                    count=wanted * sum(pairs_of[group] for group in members),
+                    count=per_term * sum(terms[group] for group in members),
                 )
             )
     return plan

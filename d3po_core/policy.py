@@ -156,6 +156,25 @@ class Policy:
         mean, sigma = self.transition(latents_BCHW, step_B, embeds_BLD)
         return ddim.log_prob(actions_BCHW, mean, sigma)
 
+    def predicted_noise(
+        self, clean_BCHW: torch.Tensor, timesteps_B: torch.Tensor, noise_BCHW: torch.Tensor, embeds_BLD: torch.Tensor
+    ) -> torch.Tensor:
+        """ε̂(√ᾱ x_0 + √(1−ᾱ) ε, t, prompt), without guidance: what a denoising loss compares with ε.
+
+        Args:
+            clean_BCHW: x_0.
+            timesteps_B: int64, of the training timesteps.
+            noise_BCHW: ε, float32.
+            embeds_BLD: each row's prompt.
+
+        Returns:
+            [B, C, H, W] float32 on the policy's device.
+        """
+        noise = noise_BCHW.to(self.device)
+        noisy = ddim.add_noise(self.schedule, clean_BCHW.to(self.device), noise, timesteps_B)
+        prediction = self._network(noisy, timesteps_B, embeds_BLD.to(self.device))
+        return ddim.noise_of(self.schedule, noisy, prediction, timesteps_B)
+
     def _guided_prediction(
         self, latents_BCHW: torch.Tensor, timesteps_B: torch.Tensor, embeds_BLD: torch.Tensor
     ) -> torch.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:  # Judgements and pairs are read by processes that never compute: they need not wait for torch.
     import torch
 
-__all__ = ["Group", "Judgement", "Pair", "Trajectories", "TrajectorySource"]
+__all__ = ["Group", "Judgement", "Pair", "Reward", "Trajectories", "TrajectorySource"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +100,14 @@ class Pair:
     votes_preferred: int
     votes_tie: int
     votes_dispreferred: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """One image's reward, for the methods that need a number and not a comparison."""
+
+    trajectory_id: str
+    group_id: str
+    prompt: str
+    value: float
+    """In the objective's own unit, higher is better."""

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from d3po_core.devices import use_threads
-from d3po_core.evaluations import GroupData, cut, every_evaluation, log_probs, names
-from d3po_core.objectives.base import GroupPairs
+from d3po_core.evaluations import cut, every_evaluation, names, values_of
+from d3po_core.group_data import GroupData, GroupPairs
 from d3po_core.policy import Policy
 from d3po_core.records import Trajectories, TrajectorySource
 from d3po_core.step_data import check_same_schedule, have_same_start
@@ -48,7 +48,7 @@ def reference_log_probs(
     groups = [_without_pairs(source, trajectories, group, steps) for group in dict.fromkeys(trajectories.group_ids)]
     with policy.reference():
         for batch in cut(every_evaluation(groups), _batch_size(policy.latent_shape)):
-            _, values = log_probs(policy, groups, batch)
+            _, values = values_of(policy, groups, batch)
             for (name, step), value in zip(names(groups, batch), values.cpu(), strict=True):
                 result[name][step] = value
     return result
@@ -59,7 +59,7 @@ def _without_pairs(
 ) -> GroupData:
     """All images of a group, none of them in a pair."""
     rows = [row for row, own in enumerate(trajectories.group_ids) if own == group]
-    stored, none = trajectories.log_prob[rows][:, list(steps)], torch.empty(0, dtype=torch.int64)
+    stored = trajectories.log_prob[rows][:, list(steps)]
     latents = trajectories.latents[rows]
     return GroupData(
         ids=tuple(trajectories.ids[row] for row in rows),
@@ -68,6 +68,7 @@ def _without_pairs(
         transitions=steps,
         stored=stored,
         reference=stored,
-        pairs=GroupPairs(preferred=none, dispreferred=none, target=none.double()),
+        pairs=GroupPairs.none(),
+        rewards=torch.full((len(rows),), torch.nan, dtype=torch.float64),
         same_start=have_same_start(latents),
     )

@@ -15,17 +15,16 @@ TOLERANCES = {torch.float32: 1e-5, torch.float16: 9e-5, torch.bfloat16: 2e-3, to
 """By the network's dtype: how far the mean log-prob (nats, over C, H, W) may move from another micro-batch alone."""
 
 
-def check_tolerance(objective: Objective, dtype: torch.dtype, dimensions: int) -> None:
+def check_tolerance(objective: Objective, dtype: torch.dtype) -> None:
     """Refuse a dtype whose rounding alone exceeds what the objective's clip can tell.
 
     Raises:
         TrainingError: with both numbers.
     """
-    unit = dimensions if objective.reduction == "sum" else 1
-    tolerance = TOLERANCES[dtype] * unit
+    tolerance = TOLERANCES[dtype] * objective.unit
     if objective.clip_range is not None and tolerance > objective.clip_range:
         raise TrainingError(
-            f"The objective clips log-ratios at ±{objective.clip_range:.3g} ({objective.reduction} over C, H, W), but "
+            f"The objective clips log-ratios at ±{objective.clip_range:.3g} (over C, H, W by the objective's reduction), but "
             f"in {dtype} they are only known to {tolerance:.3g}: it would clip rounding. Use model.dtype float32 in a new "
             "run (`d3po init`), or a wider objective.ratio_clip_range."
         )

@@ -1,19 +1,18 @@
 """From ids to the tables of one optimizer step. Everything is joined by id, nothing by position."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
 from d3po_core.devices import use_threads
-from d3po_core.evaluations import GroupData
-from d3po_core.objectives.base import GroupPairs
+from d3po_core.group_data import Draws, GroupData
+from d3po_core.labels import Labels
 from d3po_core.order import OptimizerStep
 from d3po_core.policy import Policy
-from d3po_core.records import Pair, Trajectories, TrajectorySource
+from d3po_core.records import Trajectories, TrajectorySource
 
-__all__ = ["ReadAhead", "check_same_schedule", "group_pairs_by_id", "have_same_start", "read_groups"]
+__all__ = ["ReadAhead", "check_same_schedule", "have_same_start", "read_groups"]
 
 
 class ReadAhead:
@@ -49,37 +48,24 @@ class ReadAhead:
         self._thread.shutdown(cancel_futures=True)
 
 
-def group_pairs_by_id(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """Each group's pairs, in order of their ids.
-
-    Raises:
-        ValueError: where a pair is there twice, or of one image with itself.
-    """
-    grouped: dict[str, list[Pair]] = defaultdict(list)
-    seen: set[frozenset[str]] = set()
-    for pair in sorted(pairs, key=lambda pair: (pair.group_id, pair.preferred, pair.dispreferred)):
-        both = frozenset((pair.preferred, pair.dispreferred))
-        if len(both) < 2 or both in seen:
-            raise ValueError(f"Pair {pair.preferred} ≻ {pair.dispreferred} is given twice, or is of one image alone.")
-        seen.add(both)
-        grouped[pair.group_id].append(pair)
-    return dict(grouped)
-
-
 def read_groups(
     policy: Policy,
     source: TrajectorySource,
-    pairs_by_group: Mapping[str, list[Pair]],
+    labels: Labels,
     step: OptimizerStep,
     own: Sequence[int],
-    reference: str,
+    *,
+    reference: str | None,
     reference_log_probs: Mapping[str, torch.Tensor] | None,
+    draw: Callable[[str, tuple[int, ...], int], Draws] | None = None,
 ) -> list[GroupData]:
-    """The data of this process's groups of a step: only images that are in a pair.
+    """The data of this process's groups of a step: only images that have a label.
 
     Args:
+        labels: of all groups.
         own: places of this process's groups among the step's.
         reference: ``epoch_start``: the stored log-probs are the reference's; ``pretrained``: those given.
+        draw: for denoising objectives, a group's noise from its id, transitions and inner epoch.
 
     Raises:
         ValueError: where ids are unknown, or the trajectories are not of this policy's schedule.
@@ -88,7 +74,10 @@ def read_groups(
         return []
     ids = [step.group_ids[place] for place in own]
     trajectories = source.read(ids)
-    check_same_schedule(policy, trajectories)
+    if draw is None:
+        check_same_schedule(policy, trajectories)
+    else:
+        check_same_latents(policy, trajectories)
     rows = {name: row for row, name in enumerate(trajectories.ids)}
     prompts = dict(zip(trajectories.group_ids, trajectories.prompts, strict=True))
     if missing := [group for group in ids if group not in prompts]:
@@ -96,31 +85,28 @@ def read_groups(
     embeds = source.prompt_embeds([prompts[group] for group in ids])
     data = []
     for place, group, prompt in zip(own, ids, embeds, strict=True):
-        pairs = pairs_by_group[group]
-        names = sorted({name for pair in pairs for name in (pair.preferred, pair.dispreferred)})
+        names, transitions = labels.images(group), step.transitions[place]
         if unknown := [name for name in names if name not in rows or trajectories.group_ids[rows[name]] != group]:
-            raise ValueError(f"Pairs of {group} name trajectories that the group does not have: {', '.join(unknown)}.")
-        chosen, transitions = [rows[name] for name in names], list(step.transitions[place])
-        stored = trajectories.log_prob[chosen][:, transitions].double()
-        base = stored
-        if reference == "pretrained":
-            base = _given(reference_log_probs, names)[:, transitions].double()
-        number = {name: image for image, name in enumerate(names)}
+            raise ValueError(f"Labels of {group} name trajectories that the group does not have: {', '.join(unknown)}.")
+        chosen = [rows[name] for name in names]
         latents = trajectories.latents[chosen]
+        stored = base = torch.zeros(len(names), len(transitions), dtype=torch.float64)
+        if draw is None:
+            stored = base = trajectories.log_prob[chosen][:, list(transitions)].double()
+            if reference == "pretrained":
+                base = _given(reference_log_probs, names)[:, list(transitions)].double()
         data.append(
             GroupData(
-                ids=tuple(names),
-                latents=latents,
+                ids=names,
+                latents=latents if draw is None else latents[:, -1:],
                 embeds=prompt,
-                transitions=tuple(transitions),
+                transitions=transitions,
                 stored=stored,
                 reference=base,
                 same_start=have_same_start(latents),
-                pairs=GroupPairs(
-                    preferred=torch.tensor([number[pair.preferred] for pair in pairs]),
-                    dispreferred=torch.tensor([number[pair.dispreferred] for pair in pairs]),
-                    target=torch.tensor([pair.target for pair in pairs], dtype=torch.float64),
-                ),
+                pairs=labels.pairs(group),
+                rewards=labels.rewards(group),
+                draws=None if draw is None else draw(group, transitions, step.inner_epoch),
             )
         )
     return data
@@ -131,16 +117,32 @@ def have_same_start(latents_KTCHW: torch.Tensor) -> bool:
     return bool((latents_KTCHW[:, 0] == latents_KTCHW[:1, 0]).all())
 
 
+def check_same_latents(policy: Policy, trajectories: Trajectories) -> None:
+    """Refuse trajectories whose latents have another shape or dtype than this policy's.
+
+    Raises:
+        ValueError: with expected and found.
+    """
+    found = tuple(trajectories.latents.shape[2:])
+    if found != policy.latent_shape:
+        raise ValueError(f"Trajectories have latents {found}, expected {policy.latent_shape} (C, H, W) of this policy.")
+    if trajectories.latents.dtype != policy.latent_dtype:
+        raise ValueError(f"Trajectories are {trajectories.latents.dtype}, this policy's latents {policy.latent_dtype}.")
+
+
 def check_same_schedule(policy: Policy, trajectories: Trajectories) -> None:
     """Refuse trajectories that were sampled by another schedule, shape or dtype.
 
     Raises:
         ValueError: with expected and found.
     """
-    expected = (len(policy.schedule) + 1, *policy.latent_shape)
-    found = tuple(trajectories.latents.shape[1:])
-    if found != expected:
-        raise ValueError(f"Trajectories have latents {found}, expected {expected} (T+1, C, H, W) of this policy.")
+    check_same_latents(policy, trajectories)
+    steps = trajectories.latents.shape[1] - 1
+    if steps != len(policy.schedule):
+        raise ValueError(
+            f"Trajectories have {steps} denoising steps, expected {len(policy.schedule)} (T) of this policy. Images "
+            "without a trajectory (T = 0) can be trained on by objective.kind diffusion_dpo or preferred_images."
+        )
     if not torch.equal(trajectories.timesteps.cpu(), policy.schedule.timesteps):
         raise ValueError(
             f"Trajectories were sampled at timesteps {trajectories.timesteps.tolist()[:3]} …, this policy's are "
@@ -148,11 +150,9 @@ def check_same_schedule(policy: Policy, trajectories: Trajectories) -> None:
         )
     if not torch.equal(trajectories.trainable.cpu(), policy.schedule.trainable):
         raise ValueError("Trajectories have other trainable steps (σ > 0) than this policy: the scheduler is another.")
-    if trajectories.latents.dtype != policy.latent_dtype:
-        raise ValueError(f"Trajectories are {trajectories.latents.dtype}, this policy's latents {policy.latent_dtype}.")
 
 
-def _given(reference_log_probs: Mapping[str, torch.Tensor] | None, names: list[str]) -> torch.Tensor:
+def _given(reference_log_probs: Mapping[str, torch.Tensor] | None, names: Sequence[str]) -> torch.Tensor:
     if reference_log_probs is None or any(name not in reference_log_probs for name in names):
         raise ValueError(
             "objective.reference is pretrained, but the pretrained model's log-probs were not given for "

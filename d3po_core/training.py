@@ -1,10 +1,10 @@
-"""The training loop: optimizer steps over whole groups, until the plan is done (METHOD 2; D3PO Algorithm 1).
+"""The training loop of every objective: optimizer steps over whole groups, until the plan is done (METHOD 2, 3).
 
 Processes: whole groups of each step are dealt to the ranks; each adds up its LoRA gradients locally (the coefficients
     are already divided by the step's global count), the gradients are all-reduced by SUM once per step, and every
     rank takes the same AdamW step. Nothing is wrapped in DDP: there is nothing to bypass. Only rank 0 calls back.
 
-Departures from Algorithm 1: one optimizer step takes ``groups_per_step`` groups with all their transitions, each
+Departures from D3PO's Algorithm 1: one optimizer step takes ``groups_per_step`` groups with all their transitions, each
 image once per transition. This module writes nothing: checkpoints and metrics leave through callbacks.
 """
 
@@ -20,18 +20,20 @@ from d3po_core import ddim
 from d3po_core.checkpoint import CheckpointState
 from d3po_core.config import ObjectiveConfig, TrainingConfig
 from d3po_core.devices import use_threads
+from d3po_core.draws import draw_noise
 from d3po_core.errors import TrainingError
-from d3po_core.evaluations import GroupData
 from d3po_core.gradients import accumulate_gradient
+from d3po_core.group_data import Draws, GroupData
+from d3po_core.labels import Labels
 from d3po_core.memory import MOST_EVALUATIONS
-from d3po_core.objectives import Objective, get_objective
+from d3po_core.objectives.base import Objective, get_objective
 from d3po_core.optimizer_state import binding_settings, capture_state, prepare_optimizer
 from d3po_core.order import OptimizerStep, plan_steps
 from d3po_core.policy import Policy
 from d3po_core.ranks import Ranks
-from d3po_core.records import Pair, TrajectorySource
+from d3po_core.records import Pair, Reward, TrajectorySource
 from d3po_core.start_check import TOLERANCES, StartCheck, check_tolerance
-from d3po_core.step_data import ReadAhead, group_pairs_by_id, read_groups
+from d3po_core.step_data import ReadAhead, read_groups
 from d3po_core.stopwatch import Stopwatch
 
 __all__ = ["TrainingResult", "train"]
@@ -62,6 +64,7 @@ def train(
     *,
     run_seed: int,
     epoch: int,
+    rewards: Sequence[Reward] = (),
     resume: CheckpointState | None = None,
     initial_state: CheckpointState | None = None,
     reference_log_probs: Mapping[str, torch.Tensor] | None = None,
@@ -70,7 +73,7 @@ def train(
     on_metrics: Callable[[int, dict[str, float]], None] | None = None,
     accelerator: Accelerator | None = None,
 ) -> TrainingResult:
-    """Train the policy's adapter on one epoch's pairs.
+    """Train the policy's adapter on one epoch's pairs or rewards.
 
     Args:
         policy: with the adapter that sampled the trajectories (``resume`` replaces it).
@@ -80,6 +83,7 @@ def train(
         training_config: optimizer, steps; a micro-batch that is empty is 64 (``find_micro_batch`` finds one that fits).
         run_seed: the run's seed; orders and subsets are drawn from it.
         epoch: the epoch's number.
+        rewards: of every image, for the objectives that learn from numbers.
         resume: go on from this state of the same training.
         initial_state: the parent epoch's last state, whose optimizer moments carry over.
         reference_log_probs: trajectory id -> [T] float64, for reference ``pretrained``.
@@ -94,23 +98,29 @@ def train(
     Raises:
         StartCheckError: where the stored log-probs are not this policy's.
         TrainingError: where something is not finite, or another process failed.
-        ValueError: where pairs, trajectories and configuration do not fit together.
+        ValueError: where labels, trajectories and configuration do not fit together.
     """
     use_threads(policy.threads)
     ddim.check_trainable(policy.schedule)
     objective = get_objective(objective_config, policy.dimensions)
+    labels = Labels(objective.spec, pairs, rewards)
     network_dtype = policy.network_dtype
-    check_tolerance(objective, network_dtype, policy.dimensions)
+    check_tolerance(objective, network_dtype)
     micro_batch = training_config.micro_batch or MOST_EVALUATIONS
     policy.use_gradient_checkpointing(training_config.gradient_checkpointing)
-    plan = plan_steps(pairs, policy.schedule.trainable, training_config, run_seed=run_seed, epoch=epoch)
-    settings = binding_settings(objective_config, training_config, micro_batch, pairs)
+    denoising = objective.spec.quantity == "denoising_error"
+    steps = torch.ones_like(policy.schedule.trainable) if denoising else policy.schedule.trainable
+    plan = plan_steps(
+        labels.terms(), steps, training_config, run_seed=run_seed, epoch=epoch, couples=objective.spec.couples
+    )
+    settings = binding_settings(objective_config, training_config, micro_batch, pairs, rewards)
     ranks = Ranks(policy.device, accelerator)
     with ranks.together():
         optimizer, done = prepare_optimizer(policy, training_config, resume, initial_state, settings)
-        if resume is not None:
-            objective.load_state(dict(resume.objective_state))
-        pairs_by_group = group_pairs_by_id(pairs)
+        carried = resume or initial_state
+        if carried is not None:
+            objective.load_state(carried.objective_state)
+        objective.begin(rewards, epoch)
         policy.use_null_embeds(source.prompt_embeds([""])[0])
 
     _check_same_adapter(policy, ranks)
@@ -118,9 +128,20 @@ def train(
     def state(step: int) -> CheckpointState:
         return capture_state(policy, optimizer, objective, plan, step, run_seed, epoch, settings)
 
+    def draw(group: str, transitions: tuple[int, ...], inner_epoch: int) -> Draws:
+        return draw_noise(policy, group, transitions, inner_epoch, run_seed=run_seed, epoch=epoch)
+
     def read(number: int) -> list[GroupData]:
-        own = ranks.share(plan[number].group_ids)
-        return read_groups(policy, source, pairs_by_group, plan[number], own, objective.reference, reference_log_probs)
+        return read_groups(
+            policy,
+            source,
+            labels,
+            plan[number],
+            ranks.share(plan[number].group_ids),
+            reference=objective.reference,
+            reference_log_probs=reference_log_probs,
+            draw=draw if denoising else None,
+        )
 
     metrics: dict[str, float] = {}
     warned = False
@@ -128,10 +149,11 @@ def train(
     with ReadAhead(read, done, len(plan)) as reading:
         for number in range(done, len(plan)):
             step = plan[number]
-            check = StartCheck(network_dtype) if number == 0 else None
+            check = StartCheck(network_dtype) if number == 0 and not denoising else None
+            with ranks.together(), clock("reading"):
+                groups = reading.take(number)
+            _observe(objective, ranks, groups)
             with ranks.together():
-                with clock("reading"):
-                    groups = reading.take(number)
                 with clock("computing"):
                     optimizer.zero_grad(set_to_none=True)
                     parts = accumulate_gradient(
@@ -141,11 +163,11 @@ def train(
                     check.finish()
             with clock("computing"):
                 metrics = _update(policy, optimizer, ranks, parts, step, training_config, number)
-            falling = _both_fall(metrics, network_dtype, policy, objective)
+            falling = _both_fall(metrics, network_dtype, objective)
             if falling and not warned and ranks.is_main:
                 _warn_of_fall(metrics)
-            warned = warned or falling
-            metrics |= {**(data_metrics or {}), "train/both_fall": float(falling)}
+            warned = warned or bool(falling)
+            metrics |= {**(data_metrics or {}), **({} if falling is None else {"train/both_fall": float(falling)})}
             with ranks.together(), clock("writing"):
                 if ranks.is_main and on_metrics is not None:
                     on_metrics(number + 1, metrics)
@@ -190,10 +212,23 @@ def _update(
     }
 
 
-def _both_fall(metrics: Mapping[str, float], dtype: torch.dtype, policy: Policy, objective: Objective) -> bool:
-    """The classic failure: preferred and dispreferred images both become less likely than when they were sampled."""
-    noise = TOLERANCES[dtype] * (policy.dimensions if objective.reduction == "sum" else 1)
-    return all(metrics[f"train/change_{side}"] < -noise for side in ("preferred", "dispreferred"))
+def _observe(objective: Objective, ranks: Ranks, groups: Sequence[GroupData]) -> None:
+    """Let the objective learn what it needs of the step's data, summed over the processes in order of rank."""
+    with ranks.together():
+        own = objective.observe(groups)
+    observed = [part for part in ranks.gather(own) if part is not None]
+    if observed:
+        objective.update(torch.stack(observed).sum(dim=0))
+
+
+def _both_fall(metrics: Mapping[str, float], dtype: torch.dtype, objective: Objective) -> bool | None:
+    """The classic failure: preferred and dispreferred images both become less likely than when they were sampled.
+
+    None for objectives that have no such sides.
+    """
+    sides = [metrics.get(f"train/change_{side}") for side in ("preferred", "dispreferred")]
+    noise = TOLERANCES[dtype] * objective.unit
+    return None if None in sides else all(side is not None and side < -noise for side in sides)
 
 
 def _warn_of_fall(metrics: Mapping[str, float]) -> None:

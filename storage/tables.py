@@ -22,6 +22,7 @@ __all__ = [
     "PAIRS",
     "PEOPLE",
     "REFERENCE",
+    "REWARDS",
     "read_rows",
     "read_table",
     "rows_digest",
@@ -64,6 +65,15 @@ PAIRS = _schema(
     _field("votes_dispreferred", pa.int32()),
 )
 """What is trained on. ``target`` is P(preferred ≻ dispreferred) in [0.5, 1]."""
+
+REWARDS = _schema(
+    "d3po-rewards/1",
+    _field("trajectory_id", pa.string()),
+    _field("group_id", pa.string()),
+    _field("prompt", pa.string()),
+    _field("value", pa.float64()),
+)
+"""One number an image, for the methods that learn from rewards."""
 
 METRICS = _schema(
     "d3po-metrics/1",

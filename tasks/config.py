@@ -22,6 +22,7 @@ from d3po_core.config import (
     check_together,
     frozen_by,
 )
+from d3po_core.objectives.specs import OBJECTIVES
 from d3po_core.programmed import get_programmed_objective
 from tasks.errors import UserError
 from tasks.screen import screen_of
@@ -111,13 +112,27 @@ class Configuration(Section):
                 f"labels.screen is compare, which shows 2 images, but sampling.group_size is {self.sampling.group_size}. "
                 "Set sampling.group_size: 2, or labels.screen: mark"
             )
-        if not self.sampling.shared_initial_noise:
-            raise ValueError("objective.kind d3po compares images of one x_T. Set sampling.shared_initial_noise: true")
+        self._objective_fits()
         for name in (self.labels.objective, *self.evaluation.objectives):
             get_programmed_objective(name)
         if self.labels.source == "people":
             screen_of(self.labels, self.sampling.group_size)
         return self
+
+    def _objective_fits(self) -> None:
+        kind, spec = self.objective.kind, self.objective.spec
+        shared = self.sampling.shared_initial_noise
+        if spec.initial_noise != "any" and shared != (spec.initial_noise == "shared"):
+            raise ValueError(
+                f"objective.kind {kind} is defined for images {'of one x_T' if not shared else 'that each start from noise of their own'}. "
+                f"Set sampling.shared_initial_noise: {str(not shared).lower()}"
+            )
+        if spec.labels == "rewards" and self.labels.source == "people":
+            pairwise = ", ".join(name for name, other in OBJECTIVES.items() if other.labels != "rewards")
+            raise ValueError(
+                f"objective.kind {kind} needs a reward for each image, and people's comparisons give none. Set "
+                f"labels.source: programmed, or an objective that learns from preferences: {pairwise}"
+            )
 
     def section_of_class(self, frozen: str) -> dict[str, Any]:
         """The fields of one class of change, flat: ``{"sampling.group_size": 2, …}``, JSON-compatible."""
@@ -177,7 +192,7 @@ def load_configuration(
         values, where = dict(source), "the given object"
     else:
         values, where = _read_yaml(Path(source)), str(source)
-    return parse_configuration(_merged(values, _parse_overrides(overrides)), where)
+    return parse_configuration(_with_overrides(values, _parse_overrides(overrides)), where)
 
 
 def parse_configuration(values: Mapping[str, Any], where: str) -> Configuration:
@@ -237,6 +252,14 @@ def _parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         return CliSettingsSource(_CommandLine, cli_parse_args=list(arguments), cli_exit_on_error=False)()
     except SettingsError as error:
         raise UserError(f"cannot read the options {' '.join(arguments)}: {error}", remedy="d3po schema") from None
+
+
+def _with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The options on top; one that chooses another objective does away with the fields of the file's."""
+    kind = overrides.get("objective", {}).get("kind")
+    if kind is not None and kind != values.get("objective", {}).get("kind", "d3po"):
+        values = {**values, "objective": {}}
+    return _merged(values, overrides)
 
 
 def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

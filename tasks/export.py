@@ -5,10 +5,12 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from d3po_core.objectives.specs import OBJECTIVES
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.policies import policy_for, state_after
@@ -114,7 +116,7 @@ tags: [lora, text-to-image, d3po, human-feedback]
 ---
 # {configuration.run}, epoch {context.number}
 
-A LoRA adapter trained from preferences with D3PO (Yang et al., CVPR 2024), without a reward model.
+A LoRA adapter trained with {OBJECTIVES[trained["objective.kind"]].title}.
 
     pipe = StableDiffusionPipeline.from_pretrained("{configuration.model.path}")
     pipe.load_lora_weights("this folder")
@@ -128,10 +130,17 @@ A LoRA adapter trained from preferences with D3PO (Yang et al., CVPR 2024), with
 | judgements | {pull.details.get("judgements", 0)} |
 | pairs trained on in this epoch | {plan.details.get("pairs", 0)} |
 | epochs behind it | {context.number + 1} |
-| objective | {trained["objective.kind"]}, β {trained["objective.beta"]:g}, {trained["objective.reduction"]}, clip {trained["objective.ratio_clip"]}, reference {trained["objective.reference"]} |
+| objective | {_objective(trained)} |
 | trained with | learning rate {trained["training.learning_rate"]:g}, {trained["training.groups_per_step"]} groups a step, {trained["training.inner_epochs"]} inner epochs, transitions {trained["training.first_transitions"] or "all"} |
 | sampled with | T {configuration.sampling.num_inference_steps}, η {configuration.sampling.eta:g}, w {configuration.sampling.guidance_scale:g} |
 | run id, seal | `{context.run.info["run_id"]}`, `{seal["digest"]}` |
 
 `provenance.json` names the run; `d3po audit` of this folder follows it to every judgement and seed.
 """
+
+
+def _objective(trained: Mapping[str, Any]) -> str:
+    fields = {path.partition(".")[2]: value for path, value in trained.items() if path.startswith("objective.")}
+    kind = fields.pop("kind")
+    shown = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
+    return f"{OBJECTIVES[kind].title}; {shown}" if shown else OBJECTIVES[kind].title

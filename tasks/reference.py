@@ -22,7 +22,9 @@ def needs_reference(context: EpochContext) -> bool:
 
     In a run's first epoch the sampler is the pretrained model: its adapter adds nothing yet.
     """
-    return context.configuration.objective.reference == "pretrained" and context.plan["adapter_in"] is not None
+    objective = context.configuration.objective
+    stored = objective.reference == "pretrained" and objective.spec.quantity == "log_prob"
+    return stored and context.plan["adapter_in"] is not None
 
 
 @task(name="reference", cache_policy=NO_CACHE, persist_result=False)

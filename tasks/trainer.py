@@ -30,7 +30,7 @@ from tasks.errors import UserError
 from tasks.policies import policy_at_start, starting_state
 from tasks.reference import needs_reference, stored_reference
 from tasks.source import StoredTrajectories
-from tasks.training_plan import pairs_of, training_plan
+from tasks.training_plan import pairs_of, rewards_of, training_plan
 
 __all__ = ["main"]
 
@@ -89,7 +89,7 @@ def _content(state: CheckpointState) -> dict[str, str]:
 
 
 def _untrained(context: EpochContext, policy: Policy) -> CheckpointState:
-    """The state of a first epoch in which there was no pair to train on."""
+    """The state of a first epoch in which there was nothing to train on."""
     lora = policy.lora_state()
     zeros = {name: torch.zeros_like(value) for name, value in lora.items()}
     return CheckpointState(
@@ -119,8 +119,8 @@ def run(context: EpochContext, attempt_id: str) -> None:
     policy = policy_at_start(context)
     loading = time.perf_counter() - loading
     frozen = training_plan(epoch, plan)
-    source, pairs = StoredTrajectories(context), pairs_of(context, plan)
-    if not pairs:
+    source, pairs, rewards = StoredTrajectories(context), pairs_of(context, plan), rewards_of(context, plan)
+    if not pairs and not rewards:
         if first_rank:
             attempt.finish(starting_state(context) or _untrained(context, policy))
         return
@@ -132,6 +132,7 @@ def run(context: EpochContext, attempt_id: str) -> None:
         configuration.training.model_copy(update={"micro_batch": frozen["micro_batch"]}),
         run_seed=configuration.seed,
         epoch=context.number,
+        rewards=rewards,
         resume=attempt.resume(),
         initial_state=starting_state(context),
         reference_log_probs=stored_reference(context),
@@ -146,9 +147,11 @@ def run(context: EpochContext, attempt_id: str) -> None:
 
 
 def _objective(context: EpochContext) -> ObjectiveConfig:
-    """As configured; in a run's first epoch the pretrained model is the policy that sampled."""
+    """As configured; in a run's first epoch the pretrained model is the policy that sampled, whose log-probs are known."""
     objective = context.configuration.objective
-    return objective if needs_reference(context) else objective.model_copy(update={"reference": "epoch_start"})
+    if objective.reference is None or objective.spec.quantity != "log_prob" or needs_reference(context):
+        return objective
+    return objective.model_copy(update={"reference": "epoch_start"})
 
 
 def main() -> int:

@@ -1,22 +1,23 @@
-"""A training attempt: the pairs made of the judgements, and the fields and sizes that hold until it is finished."""
+"""A training attempt: the labels made of the judgements, and the fields and sizes that hold until it is finished."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from d3po_core.preferences import PreferenceStatistics, judgements_to_pairs
-from d3po_core.records import Pair
+from d3po_core.records import Judgement, Pair, Reward
 from storage.commits import Commit
 from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
-from storage.tables import PAIRS, read_rows, rows_digest, write_table
+from storage.tables import PAIRS, REWARDS, read_rows, rows_digest, write_table
 from tasks.config import changed_fields
 from tasks.context import EpochContext
 from tasks.log import flow_run_id, logger
 from tasks.micro_batch import micro_batch
 from tasks.pull import judgements_of
 
-__all__ = ["TRAINING_FORMAT", "pairs_of", "training_attempt", "training_plan"]
+__all__ = ["TRAINING_FORMAT", "pairs_of", "rewards_of", "training_attempt", "training_plan"]
 
 TRAINING_FORMAT = "d3po-training/1"
 
@@ -44,25 +45,29 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
                 remedy="put these fields back, or d3po run CONFIG --retrain to begin a new attempt with them",
             )
         return existing
-    pairs, statistics = judgements_to_pairs(judgements_of(context), context.configuration.training.votes)
+    judgements = judgements_of(context)
+    pairs, statistics = judgements_to_pairs(judgements, context.configuration.training.votes)
+    rewards = _rewards(context, judgements) if context.configuration.objective.spec.labels == "rewards" else []
     attempt = epoch.begin("train-plan")
     body = {
         "format": TRAINING_FORMAT,
         "frozen": context.configuration.section_of_class("training"),
-        "micro_batch": micro_batch(context.configuration, context.epoch) if pairs else 1,
+        "micro_batch": micro_batch(context.configuration, context.epoch) if pairs or rewards else 1,
         "statistics": asdict(statistics),
         "metrics": statistics.metrics(),
         "training_processes": context.configuration.orchestration.training_processes,
     }
     (attempt.path / "plan.json").write_text(json.dumps(body, indent=1))
+    content = {"pairs": rows_digest(_rows(pairs), PAIRS)}
     write_table(attempt.path / "pairs.parquet", _rows(pairs), PAIRS)
-    commit = epoch.commit(
-        attempt,
-        {"pairs": len(pairs), "flow_run": flow_run},
-        {"pairs": rows_digest(_rows(pairs), PAIRS)},
-        supersede=existing is not None,
-    )
+    if rewards:
+        content["rewards"] = rows_digest(_rows(rewards), REWARDS)
+        write_table(attempt.path / "rewards.parquet", _rows(rewards), REWARDS)
+    details = {"pairs": len(pairs), "rewards": len(rewards), "flow_run": flow_run}
+    commit = epoch.commit(attempt, details, content, supersede=existing is not None)
     _log_statistics(statistics, pairs)
+    if not pairs and not rewards:
+        logger().warning("nothing to train on: every comparison was a tie or undecided; the adapter stays as it was")
     return commit
 
 
@@ -71,8 +76,25 @@ def pairs_of(context: EpochContext, attempt: Commit) -> list[Pair]:
     return [Pair(**row) for row in read_rows(context.epoch.fetch(attempt, "pairs.parquet"), PAIRS)]
 
 
-def _rows(pairs: tuple[Pair, ...]) -> list[dict[str, Any]]:
-    return [{field: getattr(pair, field) for field in Pair.__slots__} for pair in pairs]
+def rewards_of(context: EpochContext, attempt: Commit) -> list[Reward]:
+    """The rewards that a training attempt froze; none where the objective learns from preferences."""
+    if not attempt.details.get("rewards"):
+        return []
+    return [Reward(**row) for row in read_rows(context.epoch.fetch(attempt, "rewards.parquet"), REWARDS)]
+
+
+def _rewards(context: EpochContext, judgements: Sequence[Judgement]) -> list[Reward]:
+    """The values that a programme gave each image, by which it judged."""
+    groups = context.groups()
+    return [
+        Reward(trajectory_id=id, group_id=item.group_id, prompt=groups[item.group_id].prompt, value=level[0])
+        for item in judgements
+        for id, level in zip(item.trajectory_ids, item.levels, strict=True)
+    ]
+
+
+def _rows(records: Iterable[Any]) -> list[dict[str, Any]]:
+    return [asdict(record) for record in records]
 
 
 def _log_statistics(statistics: PreferenceStatistics, pairs: tuple[Pair, ...]) -> None:
@@ -86,5 +108,3 @@ def _log_statistics(statistics: PreferenceStatistics, pairs: tuple[Pair, ...]) -
             item.counted,
             item.earlier,
         )
-    if not pairs:
-        log.warning("no pair to train on: every comparison was a tie or undecided; the adapter stays as it was")

@@ -12,14 +12,17 @@ from torch.nn.functional import logsigmoid
 
 from d3po_core.config import ObjectiveConfig, TrainingConfig
 from d3po_core.errors import TrainingError
-from d3po_core.evaluations import GroupData, micro_batches
+from d3po_core.evaluations import micro_batches
 from d3po_core.gradients import accumulate_gradient
-from d3po_core.objectives import Objective, get_objective
+from d3po_core.group_data import GroupData
+from d3po_core.labels import Labels
+from d3po_core.objectives.base import get_objective
+from d3po_core.objectives.specs import OBJECTIVES, ObjectiveSpec
 from d3po_core.order import plan_steps
 from d3po_core.policy import Policy
 from d3po_core.records import Pair
 from d3po_core.start_check import StartCheck
-from d3po_core.step_data import group_pairs_by_id, read_groups
+from d3po_core.step_data import read_groups
 
 K = 4
 PAIRS = [*(tiny.pair(0, winner, loser) for winner in (0, 3) for loser in (1, 2)), tiny.pair(1, 2, 0, 0.75)]
@@ -38,25 +41,30 @@ def exact(folder: Path) -> tuple[Policy, tiny.MemorySource]:
     return policy, source
 
 
-def data(exact: tuple[Policy, tiny.MemorySource], pairs: list[Pair] = PAIRS) -> tuple[list[GroupData], int]:
+def data(
+    exact: tuple[Policy, tiny.MemorySource], pairs: list[Pair] = PAIRS, spec: ObjectiveSpec = OBJECTIVES["d3po"]
+) -> tuple[list[GroupData], int]:
     policy, source = exact
-    (step,) = plan_steps(pairs, policy.schedule.trainable, TrainingConfig(), run_seed=1, epoch=0)
+    labels = Labels(spec, pairs, ())
+    (step,) = plan_steps(
+        labels.terms(), policy.schedule.trainable, TrainingConfig(), run_seed=1, epoch=0, couples=spec.couples
+    )
     own = range(len(step.group_ids))
-    return read_groups(policy, source, group_pairs_by_id(pairs), step, list(own), "epoch_start", None), step.count
+    groups = read_groups(policy, source, labels, step, list(own), reference="epoch_start", reference_log_probs=None)
+    return groups, step.count
 
 
 def gradient(
     exact: tuple[Policy, tiny.MemorySource],
     micro_batch: int,
-    objective: Objective | None = None,
     pairs: list[Pair] = PAIRS,
     **config: object,
 ) -> tuple[Gradient, dict[str, float], int]:
     """The adapter's gradient, the metrics and the network calls' rows."""
     policy, _ = exact
-    groups, count = data(exact, pairs)
+    objective = get_objective(ObjectiveConfig(**{"beta": 2.0, **config}), policy.dimensions)
+    groups, count = data(exact, pairs, objective.spec)
     policy.unet.zero_grad(set_to_none=True)
-    objective = objective or get_objective(ObjectiveConfig(**{"beta": 2.0, **config}), policy.dimensions)
     rows = []
     hook = policy.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0]) // 2))
     metrics = accumulate_gradient(policy, objective, groups, count=count, micro_batch=micro_batch)
@@ -116,17 +124,11 @@ def test_an_objective_that_couples_trajectories_takes_two_passes_to_the_exact_gr
     """Trajectory DPO, −log σ(β Σ_t (r_w − r_l)), against plain autograd over everything at once."""
     policy, _source = exact
 
-    class TrajectoryDPO:
-        couples, reduction, reference, clip_range = "trajectory", "mean", "epoch_start", None
-
-        def __call__(self, r, sampled, pairs, count):  # type: ignore[no-untyped-def]
-            z = 0.5 * (r[pairs.preferred] - r[pairs.dispreferred]).sum(dim=1)
-            return -logsigmoid(z).sum() / count, {}
-
-    found, _, rows = gradient(exact, 5, TrajectoryDPO())
+    found, metrics, rows = gradient(exact, 5, kind="trajectory_dpo", beta=0.5)
     assert rows == 2 * (13 + 7)
     policy.unet.zero_grad(set_to_none=True)
-    groups, count = data(exact)
+    groups, count = data(exact, spec=OBJECTIVES["trajectory_dpo"])
+    assert count == len(PAIRS)
     loss = torch.zeros((), dtype=torch.float64)
     for group in groups:
         r = []
@@ -134,7 +136,10 @@ def test_an_objective_that_couples_trajectories_takes_two_passes_to_the_exact_gr
             x, actions = group.latents[image, :-1], group.latents[image, 1:]
             log_prob = policy.log_prob(x, torch.arange(4), actions, group.embeds.expand(4, -1, -1))
             r.append(log_prob - group.reference[image])
-        loss = loss + TrajectoryDPO()(torch.stack(r), None, group.pairs, count)[0]
+        total, p = torch.stack(r).sum(dim=1), group.pairs
+        z = 0.5 * (total[p.preferred] - total[p.dispreferred])
+        loss = loss + (-p.target * logsigmoid(z) - (1 - p.target) * logsigmoid(-z)).sum() / count
+    assert metrics["train/loss"] == pytest.approx(float(loss.detach()), rel=1e-9)
     loss.backward()
     expected = {name: parameter.grad for name, parameter in policy.lora_parameters().items()}
     assert close(found, expected, 1e-9)

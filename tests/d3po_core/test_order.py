@@ -13,7 +13,9 @@ ALL = torch.ones(20, dtype=torch.bool)
 def plan(
     count: int = 10, trainable: torch.Tensor = ALL, seed: int = 1, epoch: int = 0, **training: int
 ) -> list[OptimizerStep]:
-    return plan_steps(tiny.first_wins(count), trainable, TrainingConfig(**training), run_seed=seed, epoch=epoch)
+    return plan_steps(
+        tiny.terms(tiny.first_wins(count)), trainable, TrainingConfig(**training), run_seed=seed, epoch=epoch
+    )
 
 
 def test_every_inner_epoch_holds_every_group_once_in_whole_groups() -> None:
@@ -28,7 +30,7 @@ def test_every_inner_epoch_holds_every_group_once_in_whole_groups() -> None:
 
 def test_the_order_is_the_seeds_and_not_the_pairs() -> None:
     assert plan() == plan()
-    shuffled = plan_steps(tiny.first_wins(10)[::-1], ALL, TrainingConfig(), run_seed=1, epoch=0)
+    shuffled = plan_steps(tiny.terms(tiny.first_wins(10)[::-1]), ALL, TrainingConfig(), run_seed=1, epoch=0)
     assert shuffled == plan()
     assert plan(seed=2) != plan()
     assert plan(epoch=1) != plan()
@@ -36,7 +38,7 @@ def test_the_order_is_the_seeds_and_not_the_pairs() -> None:
 
 def test_the_count_is_pairs_times_transitions_of_the_whole_step() -> None:
     pairs = [tiny.pair(0, 0, 1), tiny.pair(0, 0, 2), tiny.pair(0, 1, 2), tiny.pair(1)]
-    (step,) = plan_steps(pairs, ALL, TrainingConfig(), run_seed=1, epoch=0)
+    (step,) = plan_steps(tiny.terms(pairs), ALL, TrainingConfig(), run_seed=1, epoch=0)
     assert step.count == 4 * 20
     assert sorted(step.group_ids) == ["g000000", "g000001"]
 
@@ -70,5 +72,5 @@ def test_steps_without_a_density_are_never_trained_on() -> None:
 
 
 def test_no_pairs_is_a_clear_error() -> None:
-    with pytest.raises(ValueError, match=r"no pairs to train on.*d3po status"):
+    with pytest.raises(ValueError, match=r"nothing to train on.*d3po status"):
         plan(count=0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from d3po_core.checkpoint import CheckpointState
+from d3po_core.objectives.specs import OBJECTIVES
 
 SCRIPT = Path(__file__).parent / "two_ranks.py"
 ROOT = Path(__file__).parents[2]
@@ -36,25 +37,31 @@ def called(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_adapter_as_one(folder: Path, tmp_path: Path) -> None:
-    """Five groups a step over two ranks, then one: an uneven share, and a rank without any."""
+    """Of each objective. Five groups a step over two ranks, then one: an uneven share, and a rank without any."""
     one, two = tmp_path / "one", tmp_path / "two"
     for output, count in ((one, 1), (two, 2)):
         done = launch(count, folder, output)
         assert done.returncode == 0, done.stderr[-3000:]
+    for kind in OBJECTIVES:
+        _check_same(one / kind, two / kind)
+
+
+def _check_same(one: Path, two: Path) -> None:
     single = CheckpointState.load(one / "rank-0")
     first, second = (CheckpointState.load(two / f"rank-{rank}") for rank in (0, 1))
     moved = 0.0
     for name, value in single.lora.items():
         assert torch.equal(first.lora[name], second.lora[name]), "the ranks hold one adapter"
-        assert torch.allclose(first.lora[name], value, atol=1e-5), name
+        assert torch.allclose(first.lora[name], value, atol=1e-5), (one.name, name)
         if "lora_B" in name:
             moved = max(moved, float(value.abs().max()))
     assert moved > 1e-3, "there was something to differ in"
+    assert first.objective_state == second.objective_state
     assert called(two / "rank-1") == [], "only rank 0 calls back"
     assert [line.split()[0] for line in called(two / "rank-0")] == [line.split()[0] for line in called(one / "rank-0")]
     for ours, theirs in zip(called(two / "rank-0"), called(one / "rank-0"), strict=True):
         if ours.startswith("metrics"):
-            assert float(ours.split()[2]) == pytest.approx(float(theirs.split()[2]), abs=1e-6), "global means"
+            assert float(ours.split()[2]) == pytest.approx(float(theirs.split()[2]), rel=1e-4, abs=1e-6), "global means"
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 
 from d3po_core.config import ObjectiveConfig, TrainingConfig
 from d3po_core.errors import StartCheckError, TrainingError
-from d3po_core.objectives import get_objective
+from d3po_core.objectives.base import get_objective
 from d3po_core.start_check import TOLERANCES, StartCheck, check_tolerance
 from d3po_core.training import TrainingResult, train
 
@@ -97,9 +97,9 @@ def test_a_tolerance_wider_than_the_clip_is_refused_with_the_reason() -> None:
         narrow = ObjectiveConfig(ratio_clip="published", ratio_clip_range=1e-4, reduction=reduction, beta=beta)
         objective = get_objective(narrow, 16384)
         with pytest.raises(TrainingError, match=r"clips log-ratios at ±.*bfloat16.*it would clip rounding.*float32"):
-            check_tolerance(objective, torch.bfloat16, 16384)
-        check_tolerance(objective, torch.float16, 16384)
-        check_tolerance(objective, torch.float32, 16384)
+            check_tolerance(objective, torch.bfloat16)
+        check_tolerance(objective, torch.float16)
+        check_tolerance(objective, torch.float32)
     for dtype in TOLERANCES:
-        check_tolerance(get_objective(ObjectiveConfig(ratio_clip="published"), 16384), dtype, 16384)
-        check_tolerance(get_objective(ObjectiveConfig(), 16384), dtype, 16384)
+        check_tolerance(get_objective(ObjectiveConfig(ratio_clip="published"), 16384), dtype)
+        check_tolerance(get_objective(ObjectiveConfig(), 16384), dtype)

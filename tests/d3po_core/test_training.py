@@ -113,7 +113,7 @@ def test_a_subset_of_transitions_costs_in_proportion(policy: Policy, source: Any
     rows: list[int] = []
     policy.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0]) // 2))
     half = TrainingConfig(groups_per_step=6, transitions_per_trajectory=2)
-    (step,) = plan_steps(tiny.first_wins(6), policy.schedule.trainable, half, run_seed=1, epoch=0)
+    (step,) = plan_steps(tiny.terms(tiny.first_wins(6)), policy.schedule.trainable, half, run_seed=1, epoch=0)
     run(policy, source, **half.model_dump(include={"groups_per_step", "transitions_per_trajectory"}), inner_epochs=1)
     assert sum(rows) == 12 * 2 - sum(0 in transitions for transitions in step.transitions)
 
@@ -232,11 +232,11 @@ def test_untrainable_or_unfitting_input_is_refused(folder: Path, policy: Policy,
         run(tiny.load(folder, eta=0.0), source)
     with pytest.raises(ValueError, match="no adapter to train"):
         run(tiny.load(folder, lora=None), source)
-    with pytest.raises(ValueError, match=r"latents \(5, 4, 8, 8\), expected \(9, 4, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"4 denoising steps, expected 8 \(T\)"):
         run(tiny.load(folder, num_inference_steps=8), source)
     with pytest.raises(ValueError, match=r"float32, this policy's latents torch\.bfloat16"):
         run(tiny.load(folder, latent_dtype="bfloat16"), source)
-    with pytest.raises(ValueError, match="Pairs of g000001 name trajectories that the group does not have: g000001-7"):
+    with pytest.raises(ValueError, match="Labels of g000001 name trajectories that the group does not have: g000001-7"):
         run(policy, source, [tiny.pair(0), tiny.pair(1, 7)])
     with pytest.raises(ValueError, match="gave no trajectories for the groups g000009"):
         run(policy, source, [tiny.pair(9)])

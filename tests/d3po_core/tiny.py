@@ -1,6 +1,7 @@
 """A random-weight pipeline of Stable Diffusion 1.x layout, small enough to train in a second."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,11 @@ def join(parts: list[Trajectories]) -> Trajectories:
         timesteps=parts[0].timesteps,
         trainable=parts[0].trainable,
     )
+
+
+def terms(pairs: list[Pair]) -> dict[str, int]:
+    """Group id -> its pairs, as ``plan_steps`` takes them."""
+    return dict(Counter(pair.group_id for pair in pairs))
 
 
 class MemorySource:

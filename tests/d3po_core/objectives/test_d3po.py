@@ -8,7 +8,10 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from d3po_core.config import ObjectiveConfig
-from d3po_core.objectives import GroupPairs, get_objective
+from d3po_core.group_data import GroupPairs
+from d3po_core.objectives.base import get_objective
+
+from .made import group_of
 
 U, V = math.log(1.1), math.log(0.9)
 D = 4 * 64 * 64
@@ -32,7 +35,7 @@ def evaluate(
     r = r.double().clone().requires_grad_(True)
     count = len(pairs.target) * r.shape[1]
     objective = get_objective(ObjectiveConfig(**config), dimensions)
-    loss, metrics = objective(r, torch.zeros_like(r) if sampled is None else sampled, pairs, count)
+    loss, metrics = objective(r, torch.zeros_like(r) if sampled is None else sampled, group_of(r, pairs), count)
     (gradient,) = torch.autograd.grad(loss, r)
     return loss.detach(), gradient, {name: float(value) for name, value in metrics.items()}
 
@@ -169,11 +172,11 @@ def test_a_mean_of_means_would_be_off_by_15_percent() -> None:
     objective = get_objective(ObjectiveConfig(beta=1.0), D)
     nine, three = torch.zeros(2, 9, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
     three[0] = 5.0
-    parts = [objective(r, torch.zeros_like(r), ONE, 12)[0] for r in (nine, three)]
-    whole = objective(torch.cat([nine, three], 1), torch.zeros(2, 12, dtype=torch.float64), ONE, 12)[0]
+    parts = [objective(r, torch.zeros_like(r), group_of(r, ONE), 12)[0] for r in (nine, three)]
+    whole = objective(torch.cat([nine, three], 1), torch.zeros(2, 12, dtype=torch.float64), group_of(nine, ONE), 12)[0]
     assert float(sum(parts)) == pytest.approx(float(whole), rel=1e-12)
     # nine winning terms weighed 1/18 each instead of 1/12, three 1/6 instead of 1/12:
-    means = [objective(r, torch.zeros_like(r), ONE, r.shape[1])[0] for r in (nine, three)]
+    means = [objective(r, torch.zeros_like(r), group_of(r, ONE), r.shape[1])[0] for r in (nine, three)]
     assert abs(float(sum(means) / 2 / whole) - 1) > 0.15
 
 
