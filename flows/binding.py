@@ -4,36 +4,48 @@ A flow run binds its id to an epoch before anything else: a retry or a resumptio
 starts the next. Correctness does not rest on it (markers are exclusive); it saves people from judging twice.
 """
 
+import re
+
 from prefect.client.schemas.objects import StateType
 
 from flows.flow_runs import bound_flow_runs
 from storage.run import Run
+from tasks.config import Configuration
+from tasks.errors import UserError
 
-__all__ = ["BoundElsewhere", "bind_epoch"]
+__all__ = ["BoundElsewhere", "bind_epoch", "next_epoch", "refuse_another_run"]
 
 
 class BoundElsewhere(Exception):
     """Another flow run works on, or waits for people on, this epoch."""
 
 
-def bind_epoch(run: Run, flow_run_id: str) -> int:
+def bind_epoch(run: Run, flow_run_id: str, number: int | None = None) -> int:
     """The epoch that this flow run means, bound to it.
 
-    The bound one if there is one; else the lowest that is not sealed; else the next.
+    The one given (an experiment's); else the bound one if there is one; else the lowest that is not sealed; else the
+    next.
 
     Raises:
         BoundElsewhere: The epoch's last other flow run is alive or suspended; the message names it.
     """
-    number = run.binding(flow_run_id)
+    given = number is not None
+    number = number if given else run.binding(flow_run_id)
     if number is None:
-        number = next((n for n in run.epochs() if run.epoch(n).seal() is None), len(run.epochs()))
+        number = next_epoch(run)
     if run.epoch(number).seal() is not None:
         return number
     # First bind, then look: of two that start at once, the one that bound later sees the other.
     if [bound["flow_run_id"] for bound in run.bindings(number)[-1:]] != [flow_run_id]:
-        run.bind(flow_run_id, number)
+        run.bind(flow_run_id, number, moves_on=given)
     _refuse_if_taken(run, flow_run_id, number)
     return number
+
+
+def next_epoch(run: Run) -> int:
+    """The lowest epoch that is not sealed; else the one after the last. A fork's first is its parent's."""
+    numbers = run.epochs()
+    return next((n for n in numbers if run.epoch(n).seal() is None), numbers[-1] + 1 if numbers else 0)
 
 
 def _refuse_if_taken(run: Run, flow_run_id: str, number: int) -> None:
@@ -56,3 +68,23 @@ def _refuse_if_taken(run: Run, flow_run_id: str, number: int) -> None:
                 f"epoch {number} is being worked on by flow run {other.name} ({other.id}, {other.state})\n"
                 f"  next: wait for it, or, if its machine is gone, d3po recover {run.location}"
             )
+
+
+def refuse_another_run(configuration: Configuration, flow_run_id: str, name: str | None) -> None:
+    """A flow run that is resumed reads its configuration file again, which may name another run by now.
+
+    Args:
+        configuration: As it is read now.
+        flow_run_id: Prefect's id of this flow run.
+        name: The flow run's name, given by ``name_flow_run`` when it began.
+
+    Raises:
+        UserError: It does.
+    """
+    named = re.fullmatch(rf"(.+)-(epoch-\d+|experiment)-{flow_run_id[:4]}", name or "")
+    if named and named[1] != configuration.run:
+        raise UserError(
+            f"this flow run works on {named[2].replace('-', ' ')} of run {named[1]}, but its configuration names run "
+            f"{configuration.run} now",
+            remedy=f"put run: {named[1]} back into its configuration file, then prefect flow-run retry {flow_run_id}",
+        )

@@ -1,14 +1,14 @@
 """``d3po``: the operator's verbs. Each prints what it found and, where something is to be done, the next command.
 
-RUN is a run's folder as it lies there (``runs/demo``, ``s3://bucket/runs/demo``); CONFIG is a configuration file, whose
-fields can be overridden by ``--section.field value``. Heavy imports wait until a verb needs them.
+RUN is a run's folder as it lies there (``runs/demo``, ``s3://bucket/runs/demo``); CONFIG is a configuration file or a
+run's folder, for the configuration that it was made with; its fields can be overridden by ``--section.field value``. Heavy imports wait until a verb needs them.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.table import Table
 
 from flows.explain import explained
 from flows.service_commands import services
+
+if TYPE_CHECKING:
+    from prefect.states import State
 
 __all__ = ["app", "main"]
 
@@ -33,7 +36,9 @@ console = Console(soft_wrap=True, highlight=False)
 WAITS_FOR_PEOPLE = 75
 """Exit status of ``run --here`` when people have to judge (EX_TEMPFAIL: try again later)."""
 
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A configuration file, e.g. configs/demo.yaml.")]
+ConfigArgument = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A configuration file (configs/demo.yaml), or a run's folder.")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")]
 EpochOption = Annotated[int | None, typer.Option("--epoch", help="The epoch's number; the last one by default.")]
 WITH_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -75,15 +80,59 @@ def run(
     retrain: Annotated[bool, typer.Option("--retrain", help="Begin a new training attempt.")] = False,
 ) -> None:
     """Run the next epoch, or go on with the one that is not sealed."""
-    from flows.flow_runs import submit
-    from tasks.config import load_configuration
-    from tasks.context import run_folder
-
-    folder = run_folder(load_configuration(config, context.args))
     if here:
-        raise typer.Exit(_run_here(config, context.args, retrain))
-    name, flow_run_id = submit(config, context.args, retrain)
-    console.print(f"flow run {name} ({flow_run_id}) is submitted\nnext: d3po status {folder}")
+        from flows.epoch import epoch
+
+        raise typer.Exit(_run_here(lambda: epoch(config, context.args, retrain, return_state=True)))
+    _submit("epoch/epoch", config, context.args, retrain=retrain)
+
+
+@app.command(context_settings=WITH_OVERRIDES)
+def experiment(
+    context: typer.Context,
+    config: ConfigArgument,
+    here: Annotated[bool, typer.Option("--here", help="In this process; status 75 when people have to judge.")] = False,
+) -> None:
+    """Run epochs, with the waits for people, until there are experiment.epochs, or experiment.target is reached."""
+    if here:
+        from flows.experiment import experiment as run_epochs
+
+        raise typer.Exit(_run_here(lambda: run_epochs(config, context.args, return_state=True)))
+    _submit("experiment/experiment", config, context.args)
+
+
+@app.command(context_settings=WITH_OVERRIDES)
+def fork(
+    context: typer.Context,
+    run: RunArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new run's name; its folder lies beside RUN.")],
+    epoch: EpochOption = None,
+) -> None:
+    """A new run from a judged epoch's pictures and judgements, to be trained with other training fields."""
+    from tasks.context import run_folder
+    from tasks.fork import fork as make_fork
+
+    made = make_fork(run, name, epoch, context.args)
+    folder = run_folder(made.configuration)
+    console.print(f"{folder}: epoch {made.number} of {run}, judged, to be trained anew\nnext: d3po run {folder}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, forks of one another or not.")],
+    out: Annotated[Path | None, typer.Option(help="Also draw them into this PNG.")] = None,
+) -> None:
+    """Several runs' last sealed epochs in one table: what they were trained with, and the held-out objectives."""
+    from flows.comparison import COLUMNS, compared, draw
+
+    found = compared(runs)
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for one in found:
+        table.add_row(*one.row)
+    console.print(table)
+    if out is not None:
+        out.write_bytes(draw(found))
+        console.print(f"drawn: {out}")
 
 
 @app.command()
@@ -253,15 +302,23 @@ def schema() -> None:
     console.print(table)
 
 
-def _run_here(config: str, overrides: list[str], retrain: bool) -> int:
+def _submit(deployment: str, config: str, overrides: list[str], **parameters: object) -> None:
+    from flows.flow_runs import submit
+    from tasks.config import load_configuration
+    from tasks.context import run_folder
+
+    folder = run_folder(load_configuration(config, overrides))
+    name, flow_run_id = submit(deployment, {"config": config, "overrides": overrides, **parameters})
+    console.print(f"flow run {name} ({flow_run_id}) is submitted\nnext: d3po status {folder}")
+
+
+def _run_here(flow: Callable[[], "State"]) -> int:
     from flows.flow_runs import prefect_client
+    from flows.suspending import WAITING
 
     with prefect_client() as client:
         client.hello()
-
-    from flows.epoch import WAITING, epoch
-
-    state = epoch(config, overrides, retrain, return_state=True)
+    state = flow()
     if state.name == WAITING:
         console.print(f"{state.message}\nnext: judge, then run the same command again")
         return WAITS_FOR_PEOPLE

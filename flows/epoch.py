@@ -1,28 +1,21 @@
 """The flow ``epoch``: binds a flow run to an epoch, runs it, and suspends while people judge."""
 
-import re
-from uuid import uuid4
-
 from prefect import flow, get_run_logger
-from prefect.flow_runs import suspend_flow_run
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, State
 
-from flows.binding import BoundElsewhere, bind_epoch
+from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
 from flows.epoch_run import WaitingForPeople, run_epoch
 from flows.explain import without_traces
 from flows.flow_runs import name_flow_run
 from flows.preflight import preflight
+from flows.suspending import wait_for_people
 from tasks.config import Configuration, load_configuration
 from tasks.context import EpochContext, create_run
-from tasks.errors import UserError
 
-__all__ = ["WAITING", "epoch"]
+__all__ = ["epoch"]
 
 without_traces()
-
-WAITING = "WaitingForPeople"
-"""The state name of a flow run that ended because it could not be suspended (``d3po run --here``)."""
 
 
 @flow(name="epoch", persist_result=False, validate_parameters=True)
@@ -35,7 +28,7 @@ def epoch(config: Configuration | str, overrides: list[str] | None = None, retra
         retrain: Begin a new training attempt, with training fields as they are now, after one that failed.
     """
     configuration = load_configuration(config, overrides or ())
-    _refuse_another_run(configuration)
+    refuse_another_run(configuration, flow_run.id, flow_run.name)
     run = create_run(configuration)
     try:
         number = bind_epoch(run, flow_run.id)
@@ -51,24 +44,5 @@ def epoch(config: Configuration | str, overrides: list[str] | None = None, retra
         try:
             run_epoch(context, retrain=retrain)
         except WaitingForPeople as waiting:
-            get_run_logger().info("%s", waiting)
-            if deployment.id is None:
-                return Completed(name=WAITING, message=str(waiting))
-            # A fresh key: with the default one a retried run would walk through this gate unasked.
-            suspend_flow_run(key=f"annotate-{uuid4()}", timeout=None)
+            return wait_for_people(waiting)
     return Completed(message=f"epoch {number} is sealed")
-
-
-def _refuse_another_run(configuration: Configuration) -> None:
-    """A flow run that is resumed reads its configuration file again, which may name another run by now.
-
-    Raises:
-        UserError: It does.
-    """
-    named = re.fullmatch(rf"(.+)-epoch-(\d+)-{flow_run.id[:4]}", flow_run.name or "")
-    if named and named[1] != configuration.run:
-        raise UserError(
-            f"this flow run works on epoch {named[2]} of run {named[1]}, but its configuration names run "
-            f"{configuration.run} now",
-            remedy=f"put run: {named[1]} back into its configuration file, then prefect flow-run retry {flow_run.id}",
-        )

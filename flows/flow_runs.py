@@ -22,7 +22,8 @@ from storage.run import Run
 from tasks.errors import UserError
 
 __all__ = [
-    "DEPLOYMENT",
+    "EPOCH",
+    "EXPERIMENT",
     "BoundFlowRun",
     "bound_flow_runs",
     "epoch_flow_runs",
@@ -32,7 +33,8 @@ __all__ = [
     "submit",
 ]
 
-DEPLOYMENT = "epoch/epoch"
+EPOCH, EXPERIMENT = "epoch/epoch", "experiment/experiment"
+"""The deployments that run epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,22 +76,21 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
             ) from None
 
 
-def submit(config: str | dict[str, Any], overrides: list[str], retrain: bool) -> tuple[str, str]:
-    """A new flow run of the deployment; returns its name and id.
+def submit(deployment: str, parameters: dict[str, Any]) -> tuple[str, str]:
+    """A new flow run of a deployment; returns its name and id.
 
     Raises:
         UserError: No server, or no such deployment on it.
     """
     with prefect_client() as client:
         try:
-            deployment = client.read_deployment_by_name(DEPLOYMENT)
+            found = client.read_deployment_by_name(deployment)
         except ObjectNotFound:
             raise UserError(
-                f"the Prefect server at {client.api_url} has no deployment {DEPLOYMENT}",
+                f"the Prefect server at {client.api_url} has no deployment {deployment}",
                 remedy="d3po services up, or prefect --no-prompt deploy --all",
             ) from None
-        parameters = {"config": config, "overrides": overrides, "retrain": retrain}
-        created = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+        created = client.create_flow_run_from_deployment(found.id, parameters=parameters)
         return created.name, str(created.id)
 
 
@@ -110,7 +111,7 @@ def epoch_flow_runs(*kinds: StateType) -> list[FlowRun]:
     """The flow runs of ``epoch``, of any run, that are in one of these kinds of state."""
     with prefect_client() as client:
         return client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[DEPLOYMENT.partition("/")[0]])),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[name.partition("/")[0] for name in (EPOCH, EXPERIMENT)])),
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(kinds)))),
         )
 

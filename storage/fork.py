@@ -11,13 +11,14 @@ from storage.errors import MissingDataError
 __all__ = ["copy_commit"]
 
 
-def copy_commit(source: Epoch, name: str, target: Epoch) -> Commit:
+def copy_commit(source: Epoch, name: str, target: Epoch, as_name: str | None = None) -> Commit:
     """Commit in one epoch what is committed in another, by hard links where the disk allows.
 
     Args:
         source: Where it is; its files are verified first.
         name: The commit's name.
         target: Where it is to be; what is committed there under that name stays.
+        as_name: Its name there; by default the same.
 
     Returns:
         The target's commit: the same content and details, and under ``copied_from`` whose it was.
@@ -28,7 +29,7 @@ def copy_commit(source: Epoch, name: str, target: Epoch) -> Commit:
     original = source.latest(name)
     if original is None:
         raise MissingDataError(f"{source} has no commit {name}", f"d3po status {source.run.location}")
-    attempt = target.begin(name)
+    attempt = target.begin(as_name or name)
     if original.files:
         folder = source.fetch(original)
         for file in original.files:

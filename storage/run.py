@@ -150,19 +150,20 @@ class Run:
         remedy = f"d3po status {self.location} shows what it does; kill PID ends it and frees the lock"
         return locks.hold(path, f"{purpose} of run {self.name}", remedy)
 
-    def bind(self, flow_run_id: str, epoch: int, **details: Any) -> None:
+    def bind(self, flow_run_id: str, epoch: int, *, moves_on: bool = False, **details: Any) -> None:
         """Write down that a flow run works on an epoch, once and for ever. Doing it again changes nothing.
 
         Args:
             flow_run_id: Prefect's id of the flow run.
-            epoch: The epoch's number; for ``experiment`` its first.
+            epoch: The epoch's number.
+            moves_on: It may have been bound to an earlier epoch: an experiment's goes from one to the next.
             details: What else to remember, e.g. ``count``.
 
         Raises:
             CommitConflictError: It is bound to another epoch.
         """
         bound = self.binding(flow_run_id)
-        if bound is None:
+        if bound is None or (moves_on and bound < epoch):
             append_event(self, epoch, "bindings", {**details, "flow_run_id": flow_run_id, "epoch": epoch})
         elif bound != epoch:
             raise CommitConflictError(

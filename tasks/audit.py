@@ -42,7 +42,7 @@ def audit(what: str, moved_to: str | None = None) -> Iterator[str]:
                 remedy="export the adapter again with d3po export",
             )
         configuration, run = _run_of(what, moved_to or record["run_folder"])
-        contexts = [planned_context(configuration, run, number) for number in range(record["epoch"] + 1)]
+        contexts = [planned_context(configuration, run, number) for number in run.epochs() if number <= record["epoch"]]
         yield from _adapter(contexts[-1], Path(what), record)
     sealed = [context for context in contexts if context.epoch.seal() is not None]
     if not sealed:

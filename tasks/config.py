@@ -24,6 +24,8 @@ from d3po_core.config import (
 )
 from d3po_core.objectives.specs import OBJECTIVES
 from d3po_core.programmed import get_programmed_objective
+from storage.layout import RUN_FILE
+from storage.run import Run
 from tasks.errors import UserError
 from tasks.screen import screen_of
 
@@ -81,6 +83,15 @@ class EvaluationConfig(Section):
     """Programmed objectives that are measured on the held-out images."""
 
 
+class ExperimentConfig(Section):
+    epochs: int = frozen_by("free", 5, ge=1)
+    """How many epochs the run is to have when ``d3po experiment`` ends."""
+    target_objective: str | None = frozen_by("free", None)
+    """One of evaluation.objectives; with ``target``, the experiment stops early."""
+    target: float | None = frozen_by("free", None)
+    """Stop after the epoch whose held-out images have at least this mean of the target objective."""
+
+
 class Configuration(Section):
     """One run: everything that decides what is computed, and where."""
 
@@ -96,6 +107,7 @@ class Configuration(Section):
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
     orchestration: OrchestrationConfig = Field(default_factory=OrchestrationConfig)
 
@@ -113,6 +125,7 @@ class Configuration(Section):
                 "Set sampling.group_size: 2, or labels.screen: mark"
             )
         self._objective_fits()
+        self._target_is_measured()
         for name in (self.labels.objective, *self.evaluation.objectives):
             get_programmed_objective(name)
         if self.labels.source == "people":
@@ -132,6 +145,16 @@ class Configuration(Section):
             raise ValueError(
                 f"objective.kind {kind} needs a reward for each image, and people's comparisons give none. Set "
                 f"labels.source: programmed, or an objective that learns from preferences: {pairwise}"
+            )
+
+    def _target_is_measured(self) -> None:
+        name, measured = self.experiment.target_objective, self.evaluation.objectives
+        if (name is None) != (self.experiment.target is None):
+            raise ValueError("experiment.target and experiment.target_objective belong together. Set both or neither")
+        if name is not None and (name not in measured or self.evaluation.prompts is None):
+            raise ValueError(
+                f"experiment.target_objective is {name}, which is not measured on held-out prompts. Set "
+                f"evaluation.prompts, and evaluation.objectives with {name} (now {', '.join(measured)})"
             )
 
     def section_of_class(self, frozen: str) -> dict[str, Any]:
@@ -181,7 +204,7 @@ def _default(path: str) -> Any:
 def load_configuration(
     source: "str | Path | Mapping[str, Any] | Configuration", overrides: Sequence[str] = ()
 ) -> Configuration:
-    """A configuration from a YAML file or an object, with ``--section.field value`` options on top.
+    """A configuration from a YAML file, a run's folder or an object, with ``--section.field value`` options on top.
 
     Raises:
         UserError: No such file, no YAML, an unknown or a wrong field; the message names each.
@@ -191,7 +214,7 @@ def load_configuration(
     elif isinstance(source, Mapping):
         values, where = dict(source), "the given object"
     else:
-        values, where = _read_yaml(Path(source)), str(source)
+        values, where = _values_at(str(source)), str(source)
     return parse_configuration(_with_overrides(values, _parse_overrides(overrides)), where)
 
 
@@ -227,6 +250,14 @@ def _suggestion(path: str) -> str:
     known = [name for name, _ in field_classes(Configuration)]
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _values_at(place: str) -> dict[str, Any]:
+    """A file's values, or those that a run was made with, where it lies now."""
+    root, _, name = place.rstrip("/").rpartition("/")
+    if not place.startswith("s3://") and not Path(place, RUN_FILE).is_file():
+        return _read_yaml(Path(place))
+    return {**Run.open(root or ".", name).info["configuration"], "storage": {"root": root or "."}, "run": name}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Pictures for people: contact sheets, before/after pairs, training curves; each as PNG bytes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["before_after", "contact_sheet", "training_curves"]
+__all__ = ["before_after", "contact_sheet", "differences", "training_curves"]
 
 CELL = 128
 """Pixels of an image on a sheet; smaller ones are enlarged with hard edges."""
@@ -65,6 +65,31 @@ def training_curves(metrics: pd.DataFrame) -> bytes:
         axis.set_xlabel("optimizer step")
         if len(names) > 1:
             axis.legend()
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    plt.close(figure)
+    return stream.getvalue()
+
+
+def differences(panels: Mapping[str, Sequence[tuple[str, float, float]]]) -> bytes:
+    """Panel -> (label, difference, standard error) of each bar: improvements side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    tallest = max(len(bars) for bars in panels.values())
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(6 * len(panels), 1.2 + 0.6 * tallest), layout="constrained", squeeze=False
+    )
+    for axis, (title, bars) in zip(axes[0], panels.items(), strict=True):
+        places = range(len(bars))
+        axis.barh(places, [value for _, value, _ in bars], xerr=[2 * error for _, _, error in bars], color="#4878a8")
+        axis.set_yticks(places, [label for label, _, _ in bars], fontsize=8)
+        axis.invert_yaxis()
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(title)
+        axis.set_xlabel("after − before, higher is better; bars: two standard errors")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=100)
     plt.close(figure)

@@ -14,7 +14,7 @@ from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.prompts import epoch_prompts, read_prompts
 
-__all__ = ["PLAN_FORMAT", "adapter_in", "make_plan"]
+__all__ = ["PLAN_FORMAT", "adapter_in", "make_plan", "prompts_used"]
 
 PLAN_FORMAT = "d3po-plan/1"
 
@@ -34,7 +34,7 @@ def make_plan(context: EpochContext) -> dict[str, Any]:
     prompts = epoch_prompts(
         read_prompts(configuration.prompts.file),
         seed=configuration.seed,
-        used=sum(len(context.run.epoch(n).plan()["groups"]) for n in range(context.number)),
+        used=prompts_used(context.run, context.number),
         count=configuration.prompts.groups_per_epoch,
     )
     groups = [{"id": f"g{index:06d}", "index": index, "prompt": prompt} for index, prompt in enumerate(prompts)]
@@ -51,6 +51,12 @@ def make_plan(context: EpochContext) -> dict[str, Any]:
             "shards": {f"shard-{index:06d}": shard for index, shard in enumerate(_chunks(batches, batches_per_shard))},
         }
     )
+
+
+def prompts_used(run: Run, number: int) -> int:
+    """How many prompts the epochs before this one took; those that a fork's parent took before it are counted."""
+    before = run.info.get("forked_from", {}).get("prompts_used", 0)
+    return before + sum(len(run.epoch(n).plan()["groups"]) for n in run.epochs() if n < number)
 
 
 def adapter_in(run: Run, number: int) -> dict[str, Any] | None:

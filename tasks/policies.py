@@ -65,9 +65,13 @@ def policy_at_start(context: EpochContext) -> Policy:
 
 
 def starting_state(context: EpochContext) -> CheckpointState | None:
-    """The parent epoch's sealed training state; None for the first epoch."""
-    parent = context.plan["adapter_in"]
-    return None if parent is None else state_after(context, parent["epoch"])
+    """The parent epoch's sealed training state, which a fork has a copy of; None for the first epoch."""
+    parent, epoch = context.plan["adapter_in"], context.epoch
+    if parent is None:
+        return None
+    if "commit" in parent:
+        return CheckpointState.load(epoch.fetch(epoch.latest(parent["commit"])))
+    return state_after(context, parent["epoch"])
 
 
 def state_after(context: EpochContext, number: int) -> CheckpointState:

@@ -373,14 +373,14 @@ def test_the_key_comes_from_a_secret_block(project: Project):
 
 def test_there_is_no_such_deployment(project: Project):
     """A server that never saw prefect.yaml."""
-    from flows.flow_runs import DEPLOYMENT, prefect_client
+    from flows.flow_runs import EPOCH, prefect_client
 
     config = project.configuration("undeployed")
     with project.entered(), prefect_client() as client:
-        deployment = client.read_deployment_by_name(DEPLOYMENT)
+        deployment = client.read_deployment_by_name(EPOCH)
         client.delete_deployment(deployment.id)
     try:
-        project.verb("run", config).refused(DEPLOYMENT, "prefect --no-prompt deploy --all")
+        project.verb("run", config).refused(EPOCH, "prefect --no-prompt deploy --all")
     finally:
         project.prefect("--no-prompt", "deploy", "--all").good()
 

@@ -1,0 +1,74 @@
+"""What each method of the figure is run with: the same images, optimizer updates and transitions for all of them."""
+
+from typing import Any
+
+from tasks.config import Configuration, load_configuration
+
+__all__ = ["EPOCHS", "IMAGES", "METHODS", "OBJECTIVES", "UPDATES", "configured", "settings_of"]
+
+EPOCHS, IMAGES, UPDATES = 5, 96, 6
+"""Of one run: epochs, images an epoch, optimizer updates an epoch."""
+
+COMMON: dict[str, Any] = {"groups_per_batch": 32}
+
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "d3po": {
+        "objective": {"kind": "d3po", "beta": 10.0},
+        "training": {"learning_rate": 3e-3},
+        "sampling": {"group_size": 2},
+    },
+    "ddpo": {
+        "objective": {"kind": "ddpo", "ratio_clip_range": 1e-2},
+        "training": {"learning_rate": 3e-3},
+        "sampling": {"group_size": 2, "shared_initial_noise": False},
+    },
+    "dpok": {
+        "objective": {"kind": "dpok", "ratio_clip_range": 1e-2, "reward_weight": 10.0, "kl_weight": 0.1},
+        "training": {"learning_rate": 3e-3},
+        "sampling": {"group_size": 2, "shared_initial_noise": False},
+    },
+    "prdp": {
+        "objective": {"kind": "prdp", "beta": 10.0, "ratio_clip_range": 1e-2},
+        "training": {"learning_rate": 3e-3},
+        "sampling": {"group_size": 4, "shared_initial_noise": False},
+    },
+    "reward_weighted": {
+        "objective": {"kind": "reward_weighted"},
+        "training": {"learning_rate": 3e-3},
+        "sampling": {"group_size": 2, "shared_initial_noise": False},
+    },
+    "preferred_images": {
+        "objective": {"kind": "preferred_images"},
+        "training": {"learning_rate": 3e-3},
+        "sampling": {"group_size": 2},
+    },
+}
+"""Method -> the sections of the configuration in which it differs."""
+
+OBJECTIVES = {
+    "compressibility": "jpeg_compressibility",
+    "incompressibility": "jpeg_incompressibility",
+}
+"""What is rewarded, by its name in the figure."""
+
+
+def settings_of(method: str) -> dict[str, dict[str, Any]]:
+    """Everything that decides a run but its objective and seed, as a row keeps it."""
+    own = METHODS[method]
+    groups = IMAGES // own["sampling"]["group_size"]
+    return {
+        "objective": own["objective"],
+        "training": {"groups_per_step": groups // UPDATES, "first_transitions": 10, **own["training"]},
+        "sampling": {**COMMON, **own["sampling"]},
+        "prompts": {"groups_per_epoch": groups},
+    }
+
+
+def configured(method: str, objective: str, seed: int) -> Configuration:
+    """The demo's configuration with a method's settings, judged by a programme."""
+    sections: dict[str, Any] = load_configuration("configs/demo.yaml").model_dump(mode="json", exclude_none=True)
+    for name, fields in settings_of(method).items():
+        sections[name] = fields if name == "objective" else {**sections[name], **fields}
+    sections["labels"] |= {"source": "programmed", "objective": OBJECTIVES[objective], "screen": "compare"}
+    sections["evaluation"]["objectives"] = [OBJECTIVES[objective]]
+    return load_configuration({**sections, "run": f"figure3-{method}-{objective}-{seed}", "seed": seed})

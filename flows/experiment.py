@@ -1,0 +1,92 @@
+"""The flow ``experiment``: epochs of a run, one after the other, until there are as many as were asked for.
+
+It says where the run is to arrive, not how many epochs to add: a retry, a resumption, a run after a kill and the same
+command typed again all go on from what is sealed, and do nothing where that is enough. Only an outermost flow run can
+be suspended: it calls the epoch's body, and no subflow.
+"""
+
+import json
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, State
+
+from flows.binding import BoundElsewhere, bind_epoch, next_epoch, refuse_another_run
+from flows.epoch_run import WaitingForPeople, run_epoch
+from flows.explain import without_traces
+from flows.flow_runs import name_flow_run
+from flows.preflight import preflight
+from flows.suspending import wait_for_people
+from storage.run import Run
+from tasks.config import Configuration, load_configuration
+from tasks.context import EpochContext, create_run
+
+__all__ = ["experiment"]
+
+without_traces()
+
+
+@flow(name="experiment", persist_result=False, validate_parameters=True)
+def experiment(config: Configuration | str, overrides: list[str] | None = None) -> State:
+    """Run epochs until the run has ``experiment.epochs``, or fewer where ``experiment.target`` is reached.
+
+    Args:
+        config: A configuration file as the worker sees it, or the configuration itself.
+        overrides: ``--section.field value`` options on top of it, e.g. ``["--experiment.epochs", "10"]``.
+    """
+    configuration = load_configuration(config, overrides or ())
+    refuse_another_run(configuration, flow_run.id, flow_run.name)
+    run = create_run(configuration)
+    name_flow_run(flow_run.id, f"{configuration.run}-experiment-{flow_run.id[:4]}")
+    while (arrived := _arrived(configuration, run)) is None:
+        try:
+            _one_epoch(configuration, run)
+        except BoundElsewhere as elsewhere:
+            return Cancelled(message=str(elsewhere))
+        except WaitingForPeople as waiting:
+            return wait_for_people(waiting)
+    return Completed(message=arrived)
+
+
+def _one_epoch(configuration: Configuration, run: Run) -> None:
+    """The epoch that is not sealed, or whose report is missing, or the next."""
+    sealed = _sealed(run)
+    number = sealed[-1] if sealed and not _reported(run, sealed[-1]) else next_epoch(run)
+    bind_epoch(run, flow_run.id, number)
+    context = EpochContext(configuration=configuration, run=run, number=number)
+    with run.lock(f"epoch-{number:04d}"):
+        run.sweep()
+        if context.epoch.plan() is None:
+            for check in preflight(configuration):
+                get_run_logger().info("%s: %s", check.what, check.found)
+        run_epoch(context)
+
+
+def _arrived(configuration: Configuration, run: Run) -> str | None:
+    """Why there is nothing left to do; None where there is."""
+    sealed = _sealed(run)
+    if not sealed or not _reported(run, sealed[-1]):
+        return None
+    reached = _target_reached(configuration, run, sealed[-1])
+    if reached or len(sealed) >= configuration.experiment.epochs:
+        return f"{configuration.run} has {len(sealed)} sealed epochs" + (f"; {reached}" if reached else "")
+    return None
+
+
+def _target_reached(configuration: Configuration, run: Run, number: int) -> str | None:
+    wanted = configuration.experiment
+    if wanted.target is None:
+        return None
+    found = json.loads(run.epoch(number).read_aside("report/evaluation.json") or b'{"comparisons": []}')
+    after = {item["objective"]: item["after"] for item in found["comparisons"]}.get(wanted.target_objective)
+    if after is None or after < wanted.target:
+        return None
+    return f"{wanted.target_objective} reached {after:.4f}, wanted {wanted.target:g}"
+
+
+def _sealed(run: Run) -> list[int]:
+    return [number for number in run.epochs() if run.epoch(number).seal() is not None]
+
+
+def _reported(run: Run, number: int) -> bool:
+    return run.epoch(number).read_aside("report/report.html") is not None
