@@ -7,12 +7,13 @@ import json
 import re
 from pathlib import Path
 
+from d3po_core.objectives.specs import OBJECTIVES
 from flows.schema_table import field_rows
 from tasks.config import Configuration, load_configuration
 from tasks.costs import epoch_costs
 from tasks.prompts import read_prompts
 
-__all__ = ["arithmetic_table", "configuration_table", "stored", "write"]
+__all__ = ["arithmetic_table", "configuration_table", "objectives_table", "stored", "write"]
 
 REPOSITORY = Path(__file__).parents[1]
 SD15_LATENT = (4, 64, 64)
@@ -42,6 +43,20 @@ def arithmetic_table() -> str:
     return "\n".join([f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *rows])
 
 
+def objectives_table() -> str:
+    """Every training objective, by what it says of itself."""
+    rows = []
+    for kind, spec in OBJECTIVES.items():
+        held_to = " or ".join(f"`{name}`" for name in spec.references) or "–"
+        fields = ", ".join(f"`{name}` {value}" for name, value in spec.defaults.items()) or "–"
+        over = spec.terms if spec.couples == "trajectory" else f"{spec.terms} × transitions"
+        rows.append(
+            f"| [`{kind}`](#{kind}) | {spec.title} | {spec.labels} | {over} | {spec.initial_noise} | {held_to} | {fields} |"
+        )
+    head = "| kind | source | learns from | the mean is over | x_T of a group | reference | fields and defaults |"
+    return "\n".join([head, "|---" * 7 + "|", *rows])
+
+
 def stored(document: Path, name: str) -> str:
     """The table that stands in a document between ``<!-- name -->`` and ``<!-- /name -->``."""
     found = _between(name).search(document.read_text(encoding="utf-8"))
@@ -51,9 +66,10 @@ def stored(document: Path, name: str) -> str:
 
 
 def write() -> None:
-    """Put both tables into their documents."""
+    """Put the tables into their documents."""
     for document, name, table in (
         (REPOSITORY / "docs/configuration.md", "configuration", configuration_table()),
+        (REPOSITORY / "docs/methods.md", "objectives", objectives_table()),
         (REPOSITORY / "README.md", "arithmetic", arithmetic_table()),
     ):
         text = document.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.tables import arithmetic_table, configuration_table, stored
+from docs.tables import arithmetic_table, configuration_table, objectives_table, stored
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
@@ -39,6 +39,11 @@ def test_the_table_of_fields_is_the_codes() -> None:
 
 def test_the_arithmetic_is_the_configurations() -> None:
     assert stored(README, "arithmetic") == arithmetic_table(), "python -m docs.tables writes it again"
+
+
+def test_the_table_of_objectives_is_what_they_say_of_themselves() -> None:
+    methods = REPOSITORY / "docs" / "methods.md"
+    assert stored(methods, "objectives") == objectives_table(), "python -m docs.tables writes it again"
 
 
 # ---- the file tree -------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         title="DPOK (Fan et al., NeurIPS 2023)",
         labels="rewards",
         terms="images",
-        defaults={**_MEAN, "ratio_clip_range": 1e-4, "reward_weight": 10.0, "kl_weight": 0.1},
+        defaults={**_MEAN, "ratio_clip_range": 1e-4, "reward_weight": 10.0, "kl_weight": 0.01},
         per_reduction=("kl_weight",),
     ),
     "prdp": ObjectiveSpec(

@@ -1,0 +1,90 @@
+"""Does trajectory DPO's peak memory grow with T? One training step of the bundled model, T from 5 to 40.
+
+    python -m benchmarks.trajectory_memory
+
+Bytes of tensors above the loaded network: by two passes, as the product takes it, and (up to T = 10) with everything in
+one graph, as the formula is written.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from benchmarks.prepared import InMemory
+from d3po_core.config import ObjectiveConfig
+from d3po_core.memory import peak_bytes
+from d3po_core.policy import Policy
+from d3po_core.records import Group, Pair, Trajectories
+from d3po_core.rollout import rollout
+from d3po_core.training import train
+from tasks.config import load_configuration
+
+STEPS = (5, 10, 20, 40)
+MICRO_BATCH = 4
+
+
+def measure(steps: int) -> dict[str, Any]:
+    """Megabytes of one optimizer step over one pair."""
+    configuration = load_configuration(
+        "configs/demo.yaml", ["--sampling.num_inference_steps", str(steps), "--training.first_transitions", "5"]
+    )
+    policy = Policy.load(configuration.model, configuration.sampling, configuration.lora, threads=2)
+    prompt = "a picture"
+    embeds = dict(zip(("", prompt), policy.encode(["", prompt]), strict=True))
+    groups = [Group(id="g000000", index=0, prompt=prompt)]
+    (found,) = rollout(policy, [groups], configuration.sampling, run_seed=0, epoch=0, embeds=embeds, images=False)
+    pair = Pair(
+        group_id="g000000",
+        preferred="g000000-0",
+        dispreferred="g000000-1",
+        target=1.0,
+        votes_preferred=1,
+        votes_tie=0,
+        votes_dispreferred=0,
+    )
+    training = configuration.training.model_copy(
+        update={"micro_batch": MICRO_BATCH, "inner_epochs": 2, "first_transitions": None}
+    )
+
+    def two_passes() -> None:
+        objective = ObjectiveConfig(kind="trajectory_dpo")
+        train(policy, InMemory([found], embeds), [pair], objective, training, run_seed=0, epoch=0)
+
+    row = {"T": steps, "two_passes_mb": round(peak_bytes(policy.device, two_passes) / 1e6, 1)}
+    if steps <= 10:
+        one_graph = peak_bytes(policy.device, lambda: _one_graph(policy, found, embeds[prompt]))
+        row["one_graph_mb"] = round(one_graph / 1e6, 1)
+    return row
+
+
+def _one_graph(policy: Policy, found: Trajectories, prompt_LD: torch.Tensor) -> None:
+    steps = len(policy.schedule)
+    total = []
+    for image in range(2):
+        latents = found.latents[image]
+        log_prob = policy.log_prob(
+            latents[:-1], torch.arange(steps), latents[1:], prompt_LD.expand(steps, *prompt_LD.shape)
+        )
+        total.append((log_prob - found.log_prob[image]).sum())
+    loss = -logsigmoid(0.1 * (total[0] - total[1]))
+    torch.autograd.grad(loss, list(policy.lora_parameters().values()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    found = []
+    for steps in STEPS:
+        found.append(measure(steps))
+        print(found[-1], flush=True)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
