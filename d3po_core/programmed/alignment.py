@@ -44,7 +44,7 @@ class Describer:
             ObjectiveError: it cannot be loaded, or has no chat template.
         """
         self.model = load_pretrained(AutoModelForImageTextToText, model, revision, dtype=dtype).to(device)
-        self.processor = load_pretrained(AutoProcessor, model, revision, backend="pil")
+        self.processor = load_pretrained(AutoProcessor, model, revision)
         if getattr(self.processor, "chat_template", None) is None:
             raise ObjectiveError(
                 f"model {model!r} has no chat template (chat_template.jinja), so it cannot be asked a question",

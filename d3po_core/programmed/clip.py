@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import CLIPModel, CLIPProcessor
+from transformers import AutoImageProcessor, CLIPModel, CLIPTokenizer
 
 from d3po_core.programmed.pretrained import load_pretrained
 
@@ -16,7 +16,7 @@ __all__ = ["Clip", "clip_score", "pick_score"]
 
 
 class Clip:
-    """A CLIP model and its processor: unit vectors in its common space."""
+    """A CLIP model with its tokenizer and image processor: unit vectors in its common space."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Clip:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Load both.
+        """Load them.
 
         Args:
             model: a folder as transformers saves it, or a hub id.
@@ -37,25 +37,25 @@ class Clip:
             device: where it computes.
 
         Raises:
-            ObjectiveError: one of the two cannot be loaded.
+            ObjectiveError: one of them cannot be loaded.
         """
         self.model = load_pretrained(CLIPModel, model, revision, dtype=dtype).to(device)
-        # Pillow resizes as the published models were trained, whether torchvision is installed or not.
-        self.processor = load_pretrained(
-            CLIPProcessor, processor or model, None if processor else revision, backend="pil"
-        )
+        where, which = (processor, None) if processor else (model, revision)
+        self.tokenizer = load_pretrained(CLIPTokenizer, where, which)
+        # Pillow resizes as it did when the published models were trained, whether torchvision is installed or not.
+        self.image_processor = load_pretrained(AutoImageProcessor, where, which, backend="pil")
 
     @torch.no_grad()
     def images(self, images_NhwC: np.ndarray) -> torch.Tensor:
         """[N, D] float32 unit vectors of uint8 RGB images."""
-        pixels = self.processor.image_processor(images=list(images_NhwC), return_tensors="pt")["pixel_values"]
+        pixels = self.image_processor(images=list(images_NhwC), return_tensors="pt")["pixel_values"]
         features = self.model.get_image_features(pixels.to(self.model.device, self.model.dtype))
         return functional.normalize(features.pooler_output.float(), dim=-1)
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> torch.Tensor:
         """[N, D] float32 unit vectors; what is longer than CLIP reads is cut, as published."""
-        tokens = self.processor.tokenizer(
+        tokens = self.tokenizer(
             list(prompts),
             padding=True,
             truncation=True,
