@@ -100,6 +100,17 @@ def test_alignment_is_the_recall_of_the_prompt_in_the_description(llava: Path, r
     assert len(set(values)) == 4
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_says_the_same(llava: Path, roberta: Path):
+    config = VlmAlignmentConfig(
+        kind="vlm_alignment", model=str(llava), encoder=str(roberta), question=QUESTION, max_new_tokens=6
+    )
+    prompts = ["a red square"] * len(IMAGES)
+    there, here = (load_objective("v", config, device)(IMAGES, prompts) for device in ("cuda", "cpu"))
+    assert there == pytest.approx(here, abs=1e-4)
+
+
 def test_a_model_that_cannot_be_asked_is_refused(tmp_path: Path):
     folder = build_llava(tmp_path / "base", template=False)
     with pytest.raises(ObjectiveError, match="no chat template"):

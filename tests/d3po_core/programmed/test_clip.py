@@ -135,6 +135,19 @@ def test_the_aesthetic_score_is_linear_in_the_unit_vector(folder: Path, tmp_path
     assert np.array_equal(values, load_objective("a", config, "cpu")(IMAGES, [""] * 5)), "the prompt is not looked at"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_says_the_same(folder: Path, tmp_path: Path):
+    tensors, _ = chain(WIDTH, 4, 1)
+    save_file(tensors, tmp_path / "head.safetensors")
+    for config in (
+        AestheticConfig(kind="aesthetic", model=str(folder), head=str(tmp_path / "head.safetensors")),
+        PickScoreConfig(kind="pick_score", model=str(folder)),
+    ):
+        there, here = (load_objective("o", config, device)(IMAGES, PROMPTS) for device in ("cuda", "cpu"))
+        assert there == pytest.approx(here, abs=1e-3)
+
+
 def test_one_layer_by_hand(folder: Path, tmp_path: Path):
     """Σ w·x + b of the unit vector x."""
     weight, bias = torch.arange(WIDTH).float()[None], torch.tensor([0.5])
