@@ -38,4 +38,4 @@ def centredness(pictures: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
 def symmetry(pictures: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
     """Return minus the mean absolute difference, in levels of 255, between a picture and its mirror image, [n]."""
     levels = pictures.astype(np.int16)
-    return -np.abs(levels - levels[:, :, ::-1]).mean(axis=(1, 2, 3))
+    return 0.0 - np.abs(levels - levels[:, :, ::-1]).mean(axis=(1, 2, 3))  # not -0.0
