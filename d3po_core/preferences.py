@@ -149,7 +149,7 @@ def better(a: Sequence[float], b: Sequence[float]) -> int:
         a: [objectives] values of one image, higher is better.
         b: [objectives] the other's.
 
-    Source: D3PO and PRDP with several objectives; Pareto dominance.
+    Source: Pareto dominance (METHOD 3).
     """
     if tuple(a) == tuple(b):
         return 0

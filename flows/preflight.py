@@ -37,9 +37,9 @@ def preflight(configuration: Configuration) -> Iterator[Check]:
     if held_out:
         yield Check(what="held-out prompts", found=f"{len(held_out)} in {configuration.evaluation.prompts}")
     yield from _check_model(configuration, [*prompts, *held_out])
-    yield from _check_objectives(configuration, prompts[0])
     if configuration.labels.source == "people":
         yield from _check_label_studio(configuration)
+    yield from _check_objectives(configuration, prompts[0])
 
 
 def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[Check]:
