@@ -20,13 +20,13 @@ import numpy as np
 from benchmarks.prepared import InMemory, judged
 from d3po_core.policy import Policy
 from d3po_core.preferences import judgements_to_pairs
-from d3po_core.programmed import get_programmed_objective
 from d3po_core.programmed.judges import SimulatedJudge
 from d3po_core.records import Group
 from d3po_core.rollout import rollout
 from d3po_core.training import train
 from tasks.config import Configuration, load_configuration
 from tasks.evaluation import compare, held_out
+from tasks.programmed import programmed_objective
 from tasks.prompts import epoch_prompts, read_prompts
 
 
@@ -51,10 +51,11 @@ def one_epoch(configuration: Configuration, error_rate: float) -> dict:
     )  # fmt: skip
     times.append(clock())
     judge = SimulatedJudge(name="0", run_seed=seed, epoch=0, error_rate=error_rate)
-    objective = get_programmed_objective(configuration.labels.objective)
+    objectives = [programmed_objective(configuration, name) for name in configuration.labels.objectives]
     judgements = []
     for batch in batches:
-        value_of = dict(zip(batch.ids, objective(batch.images, list(batch.prompts)).tolist(), strict=True))
+        columns = [objective(batch.images, list(batch.prompts)).tolist() for objective in objectives]
+        value_of = dict(zip(batch.ids, zip(*columns, strict=True), strict=True))
         for group in dict.fromkeys(batch.group_ids):
             own = {id: value for id, value in value_of.items() if id.rpartition("-")[0] == group}
             judgements.append(judged(group, own, judge, configuration))

@@ -75,7 +75,8 @@ def copied(context: EpochContext, root: Path) -> EpochContext:
 def judge(context: EpochContext, error_rate: float = 0.0) -> None:
     """Judgements of one simulated judge, committed as a pull."""
     configuration = context.configuration
-    value_of = programmed_values(context, configuration.labels.objective)
+    columns = [programmed_values(context, name) for name in configuration.labels.objectives]
+    value_of = {id: tuple(column[id] for column in columns) for id in columns[0]}
     simulated = SimulatedJudge(name="0", run_seed=configuration.seed, epoch=context.number, error_rate=error_rate)
     size = configuration.sampling.group_size
     judgements = [
@@ -87,7 +88,9 @@ def judge(context: EpochContext, error_rate: float = 0.0) -> None:
     context.epoch.commit(attempt, {"judgements": len(judgements), "source": "simulated"})
 
 
-def judged(group: str, value_of: dict[str, float], judge: SimulatedJudge, configuration: Configuration) -> Judgement:
+def judged(
+    group: str, value_of: dict[str, tuple[float, ...]], judge: SimulatedJudge, configuration: Configuration
+) -> Judgement:
     """What a simulated judge says of a group, presented in the drawn order."""
     ids, compare = tuple(value_of), configuration.labels.screen == "compare"
     if compare:

@@ -1,10 +1,22 @@
 """What can go wrong in the core: each class is also the built-in kind that a caller would expect."""
 
-__all__ = ["ModelError", "SamplingError", "StartCheckError", "TrainingError"]
+__all__ = ["ModelError", "ObjectiveError", "SamplingError", "StartCheckError", "TrainingError"]
 
 
 class ModelError(ValueError):
     """A model that cannot be loaded, or that this method has no density for."""
+
+
+class ObjectiveError(ValueError):
+    """A programmed objective that cannot be loaded, failed, or gave something else than a finite number an image.
+
+    Args:
+        message: what was expected, what was found, and of which objective.
+        remedy: the next command, or what to change.
+    """
+
+    def __init__(self, message: str, remedy: str = "mend it; d3po init CONFIG tries every objective on a picture"):
+        super().__init__(f"{message}\n  next: {remedy}")
 
 
 class SamplingError(RuntimeError):

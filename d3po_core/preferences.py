@@ -6,7 +6,7 @@ orphans) was decided before.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -14,7 +14,7 @@ from typing import Literal
 
 from d3po_core.records import Judgement, Pair
 
-__all__ = ["Contradiction", "PreferenceStatistics", "judgements_to_pairs", "latest_judgements"]
+__all__ = ["Contradiction", "PreferenceStatistics", "better", "judgements_to_pairs", "latest_judgements"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +139,19 @@ def _votes(judgement: Judgement) -> dict[tuple[str, str], int]:
             f"Judgement {judgement.id} has {len(judgement.levels)} levels for {len(judgement.trajectory_ids)} images."
         )
     levels = dict(zip(judgement.trajectory_ids, judgement.levels, strict=True))
-    return {(a, b): _better(levels[a], levels[b]) for a, b in combinations(sorted(levels), 2)}
+    return {(a, b): better(levels[a], levels[b]) for a, b in combinations(sorted(levels), 2)}
 
 
-def _better(a: tuple[float, ...], b: tuple[float, ...]) -> int:
-    if a == b:
+def better(a: Sequence[float], b: Sequence[float]) -> int:
+    """1 where a ≻ b, −1 where b ≻ a, 0 for a tie: better is at least as good in all values and better in one.
+
+    Args:
+        a: [objectives] values of one image, higher is better.
+        b: [objectives] the other's.
+
+    Source: Pareto dominance (METHOD 3).
+    """
+    if tuple(a) == tuple(b):
         return 0
     if all(x >= y for x, y in zip(a, b, strict=True)):
         return 1

@@ -157,16 +157,27 @@ def status(
 @app.command()
 def annotate(
     run: RunArgument,
-    simulate: Annotated[bool, typer.Option("--simulate", help="Let a programmed objective judge.")] = False,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Let programmed objectives judge.")] = False,
     epoch: EpochOption = None,
     objective: Annotated[
-        str | None, typer.Option(help="What the judges prefer by; the configured one by default.")
+        list[str] | None,
+        typer.Option(help="What the judges prefer by (may be repeated); the configured ones by default."),
     ] = None,
     error_rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of answers given the wrong way.")] = 0.1,
+    bias: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of groups answered left without a look; mark: from half to all of the images. "
+            "Once for all judges, or once each.",
+        ),
+    ] = None,
     judges: Annotated[int, typer.Option(min=1, help="Distinct users; at least the judgements a group wants.")] = 1,
     wait: Annotated[float, typer.Option(help="Seconds to wait until an epoch needs people.")] = 0.0,
 ) -> None:
-    """Show where people judge, or (--simulate) judge by an objective through Label Studio's API."""
+    """Show where people judge, or (--simulate) judge by objectives through Label Studio's API."""
+    from d3po_core.programmed.judges import expected_accuracy
     from flows.gate import check_suspended
     from flows.status import wait_until
     from tasks.annotate import simulate_annotators
@@ -179,10 +190,15 @@ def annotate(
     if not simulate:
         console.print(f"people judge at {pushed(context)['url']}")
         return
-    objective = objective or context.configuration.labels.objective
-    left = simulate_annotators(context, objective=objective, error_rate=error_rate, judges=judges)
+    objectives, biases = objective or context.configuration.labels.objectives, bias or [0.0]
+    left = simulate_annotators(context, objectives=objectives, error_rate=error_rate, judges=judges, biases=biases)
+    stated = f"{', '.join(objectives)}, error rate {error_rate:g}"
+    if any(biases):
+        stated += f", bias {', '.join(f'{one:g}' for one in biases)}"
+    right = ", ".join(f"{100 * expected_accuracy(error_rate, one):.3g}" for one in biases)
     console.print(
-        f"{sum(left.values())} annotations by {len(left)} simulated judges ({objective}, error rate {error_rate:g})"
+        f"{sum(left.values())} annotations by {len(left)} simulated judges ({stated}); "
+        f"of 100 answers {right} are expected to be right"
     )
     _, problems = check_suspended(console.print)
     for problem in problems:

@@ -13,6 +13,7 @@ KNOWN = {
     ("storage.errors", "StorageError"),
     ("tasks.label_studio.errors", "LabelStudioError"),
     ("d3po_core.errors", "ModelError"),
+    ("d3po_core.errors", "ObjectiveError"),
     ("d3po_core.errors", "SamplingError"),
     ("d3po_core.errors", "TrainingError"),
     ("flows.label_studio_server", "ServicesError"),

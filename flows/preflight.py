@@ -29,7 +29,7 @@ def preflight(configuration: Configuration) -> Iterator[Check]:
     """Look at each part in the order of its price. Nothing is made.
 
     Raises:
-        UserError | StorageError | LabelStudioError | ModelError: At the first thing that would fail.
+        UserError | StorageError | LabelStudioError | ModelError | ObjectiveError: At the first thing that would fail.
     """
     prompts = read_prompts(configuration.prompts.file)
     yield Check(what="prompts", found=f"{len(prompts)} in {configuration.prompts.file}")
@@ -39,6 +39,7 @@ def preflight(configuration: Configuration) -> Iterator[Check]:
     yield from _check_model(configuration, [*prompts, *held_out])
     if configuration.labels.source == "people":
         yield from _check_label_studio(configuration)
+    yield from _check_objectives(configuration, prompts[0])
 
 
 def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[Check]:
@@ -58,6 +59,14 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
     )
     costs = epoch_costs(configuration, policy.latent_shape)
     yield from _check_disk(configuration, SPARE * costs.disk_megabytes(policy.image_size))
+
+
+def _check_objectives(configuration: Configuration, prompt: str) -> Iterator[Check]:
+    from tasks.policies import policy_for
+    from tasks.programmed import try_objectives
+
+    for name, said in try_objectives(configuration, policy_for(configuration).image_size, prompt):
+        yield Check(what=f"objective {name}", found=said)
 
 
 def _check_disk(configuration: Configuration, wanted: float) -> Iterator[Check]:

@@ -4,6 +4,7 @@ One pydantic tree is the YAML file, the ``--section.field`` options of the comma
 their JSON schema. Reading it imports neither torch nor Prefect.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +23,24 @@ from d3po_core.config import (
     check_together,
     frozen_by,
 )
-from d3po_core.objectives.specs import OBJECTIVES
-from d3po_core.programmed import get_programmed_objective
+from d3po_core.objectives import specs
+from d3po_core.programmed import OBJECTIVES
+from d3po_core.programmed.config import ProgrammedConfig, kinds
 from storage.layout import RUN_FILE
 from storage.run import Run
 from tasks.errors import UserError
 from tasks.screen import screen_of
 
-__all__ = ["Configuration", "changed_fields", "load_configuration", "parse_configuration"]
+__all__ = [
+    "Configuration",
+    "changed_fields",
+    "current_fields",
+    "load_configuration",
+    "objective_names",
+    "parse_configuration",
+]
+
+OBJECTIVE_NAME = r"[a-z][a-z0-9_]{0,63}"
 
 
 class PromptsConfig(Section):
@@ -54,10 +65,19 @@ class LabelsConfig(Section):
     """Distinct people whose judgements settle a group."""
     max_skips: int = frozen_by("labels", 2, ge=1)
     """Distinct people whose skips set a group aside."""
-    objective: str = frozen_by("labels", "jpeg_compressibility")
-    """The programmed objective: the judge of ``source: programmed``, and what simulated annotators go by."""
+    objectives: tuple[str, ...] = frozen_by("labels", ("jpeg_compressibility",), min_length=1)
+    """Programmed objectives: the judge of ``source: programmed``, and what simulated annotators go by. Of several, an
+    image is better that is at least as good in all and better in one; otherwise it is a tie."""
     document_root: str | None = frozen_by("free", None)
     """Label Studio's local-files document root; empty: the storage root. Where images lie on S3, they are mirrored below it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_version(cls, values: Any) -> Any:
+        """0.1.0 knew one objective, and its runs say so."""
+        if not isinstance(values, dict) or "objective" not in values:
+            return values
+        return {"objectives": [values["objective"]]} | {name: it for name, it in values.items() if name != "objective"}
 
 
 class StorageConfig(Section):
@@ -80,7 +100,7 @@ class EvaluationConfig(Section):
     prompts: str | None = frozen_by("free", None)
     """Held-out prompts for the before/after figures; empty: no evaluation."""
     objectives: tuple[str, ...] = frozen_by("free", ("jpeg_compressibility",))
-    """Programmed objectives that are measured on the held-out images."""
+    """Programmed objectives that are measured on the held-out images: built-in ones, or names in ``programmed``."""
 
 
 class ExperimentConfig(Section):
@@ -106,6 +126,9 @@ class Configuration(Section):
     labels: LabelsConfig = Field(default_factory=LabelsConfig)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    programmed: dict[str, ProgrammedConfig] = frozen_by("free", {})
+    """Further programmed objectives of this run, by the names that ``labels.objectives`` and ``evaluation.objectives``
+    may then use; each has a ``kind`` and that kind's fields: docs/objectives.md."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     experiment: ExperimentConfig = Field(default_factory=ExperimentConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
@@ -126,8 +149,7 @@ class Configuration(Section):
             )
         self._objective_fits()
         self._target_is_measured()
-        for name in (self.labels.objective, *self.evaluation.objectives):
-            get_programmed_objective(name)
+        _check_objectives(self)
         if self.labels.source == "people":
             screen_of(self.labels, self.sampling.group_size)
         return self
@@ -141,10 +163,16 @@ class Configuration(Section):
                 f"Set sampling.shared_initial_noise: {str(not shared).lower()}"
             )
         if spec.labels == "rewards" and self.labels.source == "people":
-            pairwise = ", ".join(name for name, other in OBJECTIVES.items() if other.labels != "rewards")
+            pairwise = ", ".join(name for name, other in specs.OBJECTIVES.items() if other.labels != "rewards")
             raise ValueError(
                 f"objective.kind {kind} needs a reward for each image, and people's comparisons give none. Set "
                 f"labels.source: programmed, or an objective that learns from preferences: {pairwise}"
+            )
+        if spec.labels == "rewards" and len(self.labels.objectives) != 1:
+            raise ValueError(
+                f"objective.kind {kind} needs one reward for each image, but labels.objectives has "
+                f"{len(self.labels.objectives)}: {', '.join(self.labels.objectives)}. Name one, or use an objective that "
+                "learns from preferences, which are by Pareto over several"
             )
 
     def _target_is_measured(self) -> None:
@@ -161,6 +189,30 @@ class Configuration(Section):
         """The fields of one class of change, flat: ``{"sampling.group_size": 2, …}``, JSON-compatible."""
         values = self.model_dump(mode="json")
         return {path: _lookup(values, path) for path, kind in field_classes(type(self)) if kind == frozen}
+
+
+def objective_names(configuration: Configuration) -> list[str]:
+    """The programmed objectives there are: the built-in ones and this run's."""
+    return [*sorted(OBJECTIVES), *sorted(configuration.programmed)]
+
+
+def _check_objectives(configuration: Configuration) -> None:
+    known = objective_names(configuration)
+    for name in configuration.programmed:
+        if name in OBJECTIVES or not re.fullmatch(OBJECTIVE_NAME, name):
+            raise ValueError(
+                f"programmed.{name} cannot be called so: expected a name in small letters, digits and underscores that is "
+                f"none of the built-in {', '.join(sorted(OBJECTIVES))}"
+            )
+    for field, names in (
+        ("labels.objectives", configuration.labels.objectives),
+        ("evaluation.objectives", configuration.evaluation.objectives),
+    ):
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{field}: there is no programmed objective {name!r}; there are {', '.join(known)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"{field} names an objective twice: {', '.join(names)}")
 
 
 class _CommandLine(BaseSettings, Configuration):
@@ -188,12 +240,21 @@ def changed_fields(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[st
 
     A field that an older version did not know had the value that is its default now.
     """
+    before = current_fields(before)
     before = {**{path: _default(path) for path in now if "." in path}, **before}
     return [
         f"{path}: was {before.get(path, 'not set')!r}, is {now.get(path, 'not set')!r}"
         for path in sorted({*now, *before})
         if now.get(path) != before.get(path)
     ]
+
+
+def current_fields(frozen: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat fields as an older version froze them, by the names that they have now."""
+    fields = dict(frozen)
+    if "labels.objective" in fields:
+        fields["labels.objectives"] = [fields.pop("labels.objective")]
+    return fields
 
 
 def _default(path: str) -> Any:
@@ -234,9 +295,16 @@ def parse_configuration(values: Mapping[str, Any], where: str) -> Configuration:
 
 
 def _explain(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    loc = [str(part) for part in item["loc"]]
+    known = [name for name, _ in field_classes(Configuration)]
+    if loc[:1] == ["programmed"] and len(loc) > 3:
+        kind = loc.pop(2)  # by which pydantic chose the section
+        known = [f"programmed.{loc[1]}.{field}" for field in kinds()[kind].model_fields]
+    path = ".".join(loc)
     if item["type"] == "extra_forbidden":
-        return f"  {path}: no such field{_suggestion(path)}"
+        return f"  {path}: no such field{_suggestion(path, known)}"
+    if item["type"] == "union_tag_not_found":
+        return f"  {path}.kind: missing; there are {', '.join(kinds())}"
     if item["type"] == "missing":
         return f"  {path}: missing, and it has no default"
     message = item["msg"].removeprefix("Value error, ")
@@ -244,10 +312,9 @@ def _explain(item: Any) -> str:
     return f"  {path or 'configuration'}: {message}{found}"
 
 
-def _suggestion(path: str) -> str:
+def _suggestion(path: str, known: Sequence[str]) -> str:
     import difflib
 
-    known = [name for name, _ in field_classes(Configuration)]
     close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 

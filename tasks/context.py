@@ -10,7 +10,7 @@ from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
 from storage.layout import epoch_key
 from storage.run import Run
-from tasks.config import Configuration, StorageConfig, changed_fields, parse_configuration
+from tasks.config import Configuration, StorageConfig, changed_fields, current_fields, parse_configuration
 from tasks.errors import UserError
 
 __all__ = ["EpochContext", "check_model", "create_run", "found_run", "open_run", "planned_context", "run_folder"]
@@ -88,7 +88,8 @@ def planned_context(configuration: Configuration, run: Run, number: int) -> Epoc
     plan = run.epoch(number).plan()
     if plan is not None:
         values = configuration.model_dump(mode="json")
-        for path, value in plan["frozen"].items():
+        values["programmed"] |= plan.get("programmed", {})
+        for path, value in current_fields(plan["frozen"]).items():
             *sections, field = path.split(".")
             place = values
             for section in sections:

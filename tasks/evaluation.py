@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from d3po_core.policy import Policy
-from d3po_core.programmed import OBJECTIVES
 from d3po_core.records import Group
 from d3po_core.rollout import rollout
 from tasks.config import Configuration
 from tasks.context import EpochContext
 from tasks.log import logger
 from tasks.policies import policy_for, starting_state, state_after
+from tasks.programmed import programmed_objective
 from tasks.prompts import read_prompts
 
 __all__ = ["Comparison", "HeldOut", "compare", "evaluate_epoch", "held_out"]
@@ -37,6 +37,8 @@ class HeldOut:
     """[N, height, width, 3] uint8."""
     values: dict[str, list[float]]
     """Objective → [N], higher is better."""
+    units: dict[str, str]
+    """Objective → what its values are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Comparison:
     """One objective before and after an epoch, over the same prompts and noise."""
 
     objective: str
+    unit: str = "as version 0.1.0 measured it"
+    """What its values are; reports of version 0.1.0 do not say."""
     before: float
     after: float
     difference: float
@@ -53,7 +57,7 @@ class Comparison:
 
     def __str__(self) -> str:
         return (
-            f"{self.objective} ({OBJECTIVES[self.objective].unit}, higher is better): {self.before:.4f} before, {self.after:.4f} after, difference {self.difference:+.4f} "
+            f"{self.objective} ({self.unit}, higher is better): {self.before:.4f} before, {self.after:.4f} after, difference {self.difference:+.4f} "
             f"± {self.standard_error:.4f} (paired standard error, {self.prompts} held-out prompts)"
         )
 
@@ -74,7 +78,10 @@ def evaluate_epoch(context: EpochContext) -> tuple[HeldOut, HeldOut]:
 
 def compare(before: HeldOut, after: HeldOut) -> list[Comparison]:
     """Each objective's paired difference."""
-    return [_paired(name, np.array(before.values[name]), np.array(after.values[name])) for name in before.values]
+    return [
+        _paired(name, unit, np.array(before.values[name]), np.array(after.values[name]))
+        for name, unit in before.units.items()
+    ]
 
 
 def to_json(comparisons: list[Comparison], before: HeldOut, after: HeldOut) -> str:
@@ -104,17 +111,20 @@ def held_out(configuration: Configuration, policy: Policy) -> HeldOut:
     generated = rollout(policy, batches, one_each, run_seed=configuration.seed, epoch=None, embeds=embeds)
     images = np.concatenate([batch.images for batch in generated])
     logger().info("%d held-out images computed in %.2f s", len(images), time.perf_counter() - begun)
+    objectives = {name: programmed_objective(configuration, name) for name in configuration.evaluation.objectives}
     return HeldOut(
         prompts=tuple(prompts),
         images=images,
-        values={name: OBJECTIVES[name](images, prompts).tolist() for name in configuration.evaluation.objectives},
+        values={name: objective(images, prompts).tolist() for name, objective in objectives.items()},
+        units={name: objective.unit for name, objective in objectives.items()},
     )
 
 
-def _paired(name: str, before: np.ndarray, after: np.ndarray) -> Comparison:
+def _paired(name: str, unit: str, before: np.ndarray, after: np.ndarray) -> Comparison:
     difference = after - before
     return Comparison(
         objective=name,
+        unit=unit,
         before=float(before.mean()),
         after=float(after.mean()),
         difference=float(difference.mean()),

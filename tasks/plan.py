@@ -46,6 +46,8 @@ def make_plan(context: EpochContext) -> dict[str, Any]:
             "epoch": context.number,
             "run_id": context.run.info["run_id"],
             "frozen": _frozen_fields(context),
+            # Free fields, kept so that whoever reads this plan knows what its labels.objectives mean.
+            "programmed": context.configuration.model_dump(mode="json")["programmed"],
             "adapter_in": adapter_in(context.run, context.number),
             "groups": groups,
             "shards": {f"shard-{index:06d}": shard for index, shard in enumerate(_chunks(batches, batches_per_shard))},

@@ -12,7 +12,6 @@ from PIL import Image
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from d3po_core.programmed import get_programmed_objective
 from d3po_core.programmed.judges import programmed_judgement
 from d3po_core.records import Judgement
 from storage.layout import IMAGES_FOLDER
@@ -22,6 +21,7 @@ from tasks.context import EpochContext
 from tasks.label_studio.parse import ParsedAnnotations, parse_export
 from tasks.label_studio.reading import read_export
 from tasks.log import logger
+from tasks.programmed import definitions, programmed_objective
 from tasks.progress import Progress, progress
 from tasks.push import push_plan, pushed
 
@@ -91,24 +91,25 @@ def pull(context: EpochContext) -> dict[str, int]:
 
 
 @task(name="judge", cache_policy=NO_CACHE, persist_result=False)
-def judge_by_programme(context: EpochContext) -> dict[str, int]:
-    """Judgements by the programmed objective, through the same table as people's."""
+def judge_by_programme(context: EpochContext) -> dict[str, Any]:
+    """Judgements by the programmed objectives, through the same table as people's."""
     epoch = context.epoch
     if epoch.latest("pull") is None:
-        objective, size = context.configuration.labels.objective, context.configuration.sampling.group_size
-        value_of = programmed_values(context, objective)
+        objectives, size = context.configuration.labels.objectives, context.configuration.sampling.group_size
+        values = {name: programmed_values(context, name) for name in objectives}
         judgements = [
             programmed_judgement(
                 group.id,
                 group.trajectory_ids(size),
-                {objective: [value_of[id] for id in group.trajectory_ids(size)]},
+                {name: [value_of[id] for id in group.trajectory_ids(size)] for name, value_of in values.items()},
                 _now(),
             )
             for group in context.groups().values()
         ]
         attempt = epoch.begin("pull")
         write_judgements(attempt.path, judgements)
-        epoch.commit(attempt, {"judgements": len(judgements), "source": "programmed"})
+        by = definitions(context.configuration, objectives)
+        epoch.commit(attempt, {"judgements": len(judgements), "source": "programmed", "objectives": by})
     return dict(epoch.latest("pull").details)
 
 
@@ -123,12 +124,12 @@ def judgements_of(context: EpochContext) -> list[Judgement]:
 
 def programmed_values(context: EpochContext, objective: str) -> dict[str, float]:
     """Trajectory id → what a programmed objective says of its image, over the whole epoch, shard by shard."""
-    groups = context.groups()
+    groups, judge = context.groups(), programmed_objective(context.configuration, objective)
     values: dict[str, float] = {}
     for name in context.plan["shards"]:
         images = images_of(context, name)
         prompts = [groups[id.rpartition("-")[0]].prompt for id in images]
-        found = get_programmed_objective(objective)(np.stack(list(images.values())), prompts)
+        found = judge(np.stack(list(images.values())), prompts, list(images))
         values |= zip(images, found.tolist(), strict=True)
     return values
 

@@ -17,6 +17,7 @@ from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.log import flow_run_id, logger
 from tasks.policies import release
+from tasks.programmed import release as release_objectives
 from tasks.training_plan import training_attempt, training_plan
 
 __all__ = ["train"]
@@ -35,7 +36,9 @@ def train(context: EpochContext, retrain: bool = False) -> str:
         attempt = training_attempt(context, retrain)
         if flow_run_id() is not None:
             publish_pairs(context, attempt)
-        release()  # the trainer has a network of its own
+        # The trainer has a network of its own.
+        release_objectives()
+        release()
         _run_trainer(context, attempt)
     commit = epoch.latest("train")
     if commit is None:

@@ -26,7 +26,7 @@ ERRORS = {
     "UserError", "StorageError", "MissingDataError", "CorruptDataError", "UnknownFormatError", "CommitConflictError",
     "ConfigurationChangedError", "LockedError", "LabelStudioError", "UnreachableError", "WrongKeyError", "RefusedError",
     "ProjectGoneError", "ScreenChangedError", "PushConflictError", "BadExportError", "ModelError", "SamplingError",
-    "TrainingError", "StartCheckError", "ServicesError", "BoundElsewhere",
+    "TrainingError", "StartCheckError", "ServicesError", "BoundElsewhere", "ObjectiveError",
 }  # fmt: skip
 HOLE = "…"
 

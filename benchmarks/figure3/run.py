@@ -22,7 +22,6 @@ from benchmarks.prepared import InMemory
 from d3po_core.checkpoint import CheckpointState
 from d3po_core.policy import Policy
 from d3po_core.preferences import judgements_to_pairs
-from d3po_core.programmed import get_programmed_objective
 from d3po_core.programmed.judges import programmed_judgement
 from d3po_core.records import Group, Judgement, Reward, Trajectories
 from d3po_core.reference import reference_log_probs
@@ -30,6 +29,7 @@ from d3po_core.rollout import rollout
 from d3po_core.training import train
 from tasks.config import Configuration
 from tasks.evaluation import compare, held_out
+from tasks.programmed import programmed_objective
 from tasks.prompts import epoch_prompts, read_prompts
 
 PLAN = [
@@ -90,10 +90,10 @@ def _sampled(
 
 
 def _judged(configuration: Configuration, batches: list[Trajectories]) -> tuple[list[Judgement], list[Reward]]:
-    name = configuration.labels.objective
+    (name,) = configuration.labels.objectives
     judgements, rewards = [], []
     for batch in batches:
-        values = get_programmed_objective(name)(batch.images, list(batch.prompts)).tolist()
+        values = programmed_objective(configuration, name)(batch.images, list(batch.prompts)).tolist()
         rewards += [
             Reward(trajectory_id=id, group_id=group, prompt=prompt, value=value)
             for id, group, prompt, value in zip(batch.ids, batch.group_ids, batch.prompts, values, strict=True)

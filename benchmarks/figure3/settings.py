@@ -69,6 +69,6 @@ def configured(method: str, objective: str, seed: int) -> Configuration:
     sections: dict[str, Any] = load_configuration("configs/demo.yaml").model_dump(mode="json", exclude_none=True)
     for name, fields in settings_of(method).items():
         sections[name] = fields if name == "objective" else {**sections[name], **fields}
-    sections["labels"] |= {"source": "programmed", "objective": OBJECTIVES[objective], "screen": "compare"}
+    sections["labels"] |= {"source": "programmed", "objectives": [OBJECTIVES[objective]], "screen": "compare"}
     sections["evaluation"]["objectives"] = [OBJECTIVES[objective]]
     return load_configuration({**sections, "run": f"figure3-{method}-{objective}-{seed}", "seed": seed})

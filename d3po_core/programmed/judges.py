@@ -12,9 +12,10 @@ from typing import Literal
 import numpy as np
 
 from d3po_core import noise
+from d3po_core.preferences import better
 from d3po_core.records import Judgement
 
-__all__ = ["SimulatedJudge", "programmed_judgement"]
+__all__ = ["SimulatedJudge", "expected_accuracy", "programmed_judgement"]
 
 
 def programmed_judgement(
@@ -48,30 +49,55 @@ def programmed_judgement(
     )
 
 
+def expected_accuracy(error_rate: float, bias: float) -> float:
+    """The share of right answers that a ``SimulatedJudge`` gives in the long run.
+
+    ``compare``: where one image is better, and as often the left as the right. ``mark``: of the marks, where half of the
+    images are to be marked; a bias of b marks another b of the other half.
+    """
+    return (1 - bias) * (1 - error_rate) + bias / 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedJudge:
-    """Somebody who sees the values, and errs."""
+    """Somebody who sees the values, errs, and leans to one side.
+
+    An image's value is a number, or one number for each of several objectives: then better is what
+    ``d3po_core.preferences.better`` says.
+    """
 
     name: str
     run_seed: int
     epoch: int
     error_rate: float = 0.0
-    """Share of answers given the wrong way round, in [0, 1]."""
+    """Share of the answers (of the marks) that are given the wrong way round, in [0, 1]."""
+    bias: float = 0.0
+    """In [0, 1]. ``compare``: the share of the groups that are answered *left* without a look, ties too. ``mark``: how far
+    the judge is on the way from marking the stated share to marking everything."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.error_rate <= 1.0:
-            raise ValueError(f"error_rate is {self.error_rate}, expected 0 … 1.")
+        for name in ("error_rate", "bias"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 … 1.")
 
-    def compare(self, group_id: str, left: float, right: float) -> Literal["left", "right", "tie"]:
-        """The answer to two images as shown: the better one, the other one in case of an error; equal values tie."""
-        if left == right:
+    def compare(
+        self, group_id: str, left: float | Sequence[float], right: float | Sequence[float]
+    ) -> Literal["left", "right", "tie"]:
+        """The answer to two images as shown: the better one, the other one in case of an error; where neither is better, a
+        tie."""
+        generator = self._generator(group_id)
+        errs, leans = generator.random() < self.error_rate, generator.random() < self.bias
+        order = better(_values(left), _values(right))
+        if leans:
+            return "left"
+        if order == 0:
             return "tie"
-        errs = self._generator(group_id).random() < self.error_rate
-        return "left" if (left > right) != errs else "right"
+        return "left" if (order > 0) != errs else "right"
 
-    def mark(self, group_id: str, values: Mapping[str, float], share: float = 0.5) -> tuple[str, ...]:
-        """The ids marked bad: the worst ``share`` of the images (rounded down, at least one), each mark flipped in case
-        of an error. Equal values are told apart by id, and nothing is marked where all are equal.
+    def mark(self, group_id: str, values: Mapping[str, float | Sequence[float]], share: float = 0.5) -> tuple[str, ...]:
+        """The ids marked bad: the worst ``share`` of the images (rounded down, at least one; more with a bias), each mark
+        flipped in case of an error. The worst are those that most others are better than; equal ones are told apart by
+        id, and nothing is marked where none is better than another.
 
         Args:
             group_id: the group.
@@ -81,11 +107,18 @@ class SimulatedJudge:
         if not 0.0 < share < 1.0:
             raise ValueError(f"share is {share}, expected between 0 and 1.")
         ids = sorted(values)
-        worst = sorted(ids, key=lambda name: (values[name], name))[: max(1, int(len(ids) * share))]
-        if len({values[name] for name in ids}) == 1:
+        of = {name: _values(values[name]) for name in ids}
+        rank = {name: sum(better(of[name], of[other]) for other in ids) for name in ids}
+        marked = share + self.bias * (1 - share)
+        worst = sorted(ids, key=lambda name: (rank[name], name))[: max(1, int(len(ids) * marked))]
+        if not any(rank.values()):
             worst = []
         errs = self._generator(group_id).random(len(ids)) < self.error_rate
         return tuple(name for name, err in zip(ids, errs, strict=True) if (name in worst) != err)
 
     def _generator(self, group_id: str) -> np.random.Generator:
         return noise.generator("judge", run_seed=self.run_seed, epoch=self.epoch, group=group_id, image=self.name)
+
+
+def _values(value: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (float(value),)

@@ -58,7 +58,7 @@ def build(folder: Path, scheduler: dict[str, Any] | None = None) -> Path:
     )
     unet.save_pretrained(folder / "unet")
     vae.save_pretrained(folder / "vae")
-    vocabulary = _write_tokenizer(folder / "tokenizer")
+    vocabulary = write_tokenizer(folder / "tokenizer")
     text = CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=16,
@@ -88,7 +88,7 @@ def build(folder: Path, scheduler: dict[str, Any] | None = None) -> Path:
     return folder
 
 
-def _write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path) -> int:
     """A byte-level CLIP tokenizer whose merges are the letters alone."""
     folder.mkdir()
     letters = [chr(code) for code in range(33, 127)]

@@ -104,7 +104,7 @@ def test_init_of_a_good_configuration(bare_project: Project):
         ({"lora": {"dropout": 0.1}}, ["lora.dropout", "start check"]),
         ({"objective": {"reduction": "sum", "beta": 0.1, "gamma": 1}}, ["objective.gamma", "no such field"]),
         ({"prompts": {"groups_per_epoch": 0}}, ["prompts.groups_per_epoch", "greater than or equal to 1"]),
-        ({"labels": {"objective": "beauty"}}, ["beauty", "jpeg_compressibility"]),
+        ({"labels": {"objectives": ["beauty"]}}, ["labels.objectives", "beauty", "jpeg_compressibility"]),
         ({"evaluation": {"objectives": ["beauty"]}}, ["beauty", "jpeg_compressibility"]),
     ],
 )
@@ -236,6 +236,51 @@ def test_a_model_that_was_exchanged(bare_project: Project, tmp_path: Path):
     [weights] = (model / "unet").glob("*.safetensors")
     flip_byte(weights)
     bare_project.verb("init", config).refused("digest", str(model), "exchanged")
+
+
+# ---- programmed objectives --------------------------------------------------------------------------------------------
+
+
+def test_each_objective_looks_at_a_blank_picture(bare_project: Project):
+    (bare_project.folder / "good_objectives.py").write_text(
+        "def size(images, prompts):\n    return [images.shape[1]]\n"
+    )
+    answer = "import sys; [print('{\"values\": [0.5]}', flush=True) for line in sys.stdin]"
+    config = bare_project.configuration(
+        "tried",
+        programmed={
+            "size": {"kind": "python", "target": "good_objectives:size", "unit": "pixels"},
+            "half": {"kind": "command", "command": [sys.executable, "-c", answer]},
+        },
+        evaluation={"objectives": ["size"]},
+    )
+    said = bare_project.verb("init", config).good().out
+    assert "ok objective size: 16 for a blank picture (pixels, higher is better)" in said
+    assert "ok objective half: 0.5 for a blank picture" in said
+    assert "ok objective jpeg_compressibility: -" in said
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"kind": "clip_score", "model": "/no/clip"}, ["CLIPModel", "/no/clip"]),
+        ({"kind": "aesthetic", "model": "/no/clip", "head": "h.safetensors"}, ["/no/clip"]),
+        ({"kind": "vlm_alignment", "model": "/no/vlm", "encoder": "e"}, ["AutoModelForImageTextToText", "/no/vlm"]),
+        ({"kind": "python", "target": "no_such_module:f"}, ["no_such_module", "does not import"]),
+        ({"kind": "python", "target": "json:beauty"}, ["has no function beauty", "dumps"]),
+        ({"kind": "command", "command": ["no-such-program"]}, ["no-such-program", "cannot be started"]),
+        (
+            {"kind": "command", "command": [sys.executable, "-c", "raise SystemExit('no weights')"]},
+            ["exit status 1", "no weights"],
+        ),
+        ({"kind": "command", "command": ["sleep", "60"], "timeout": 0.5}, ["did not answer within 0.5 s"]),
+    ],
+)
+def test_an_objective_that_cannot_work_is_found_before_anything_is_spent(
+    bare_project: Project, section: dict, expected: list[str]
+):
+    bare_project.verb("init", bare_project.configuration("wrong", programmed={"mine": section})).refused(*expected)
+    assert not (bare_project.runs / "wrong").exists()
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def marked(project: Project, sealed: Sealed) -> None:
         from tasks.context import found_run, planned_context
 
         context = planned_context(*found_run(RUN), 1)
-        simulate_annotators(context, objective="jpeg_compressibility", error_rate=0.1, judges=2)
+        simulate_annotators(context, objectives=["jpeg_compressibility"], error_rate=0.1, judges=2)
     until(
         lambda: (project.epoch("human", 1) / "labels" / "people.parquet").exists(),
         240,

@@ -1,6 +1,7 @@
 """An epoch with synthetic trajectories through a real Label Studio: pushed, answered, pulled."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,16 +13,18 @@ from benchmarks.large_epoch import (
     write_shards,
 )
 from storage.disk import DiskBackend
+from tasks.annotate import simulate_annotators
 from tasks.config import load_configuration
 from tasks.context import EpochContext
+from tasks.errors import UserError
 from tasks.media import media_folder, show_images
 from tasks.plan import make_plan
-from tasks.pull import labels_progress, pull
-from tasks.push import push
+from tasks.pull import judgements_of, labels_progress, pull
+from tasks.push import push, push_plan
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.label_studio import DATABASE, LabelStudioServer
 from tests.support.project import Project
-from tests.tasks.conftest import context_of
+from tests.tasks.conftest import context_of, with_fields
 
 
 @pytest.fixture
@@ -58,6 +61,35 @@ def test_what_people_said_is_pulled_from_one_export(
     export = shown.epoch.fetch(shown.epoch.latest("pull"), "export.json.gz")
     assert answers_read_alike(export)
     assert shown.epoch.read_aside("labels/people.parquet")
+
+
+def test_simulated_judges_have_their_own_biases(
+    shown: EpochContext, proxy: FaultProxy, label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch
+):
+    """Two judges of two objectives; the second has a bias of 1 and so says left whatever it is shown."""
+    folder = Path(shown.configuration.storage.root)
+    (folder / "by_id.py").write_text(
+        "def first(images, prompts):\n    return [1 - row % 2 for row in range(len(images))]\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    both = with_fields(
+        shown,
+        labels={"judgements_per_group": 2, "objectives": ["jpeg_compressibility", "first"]},
+        programmed={"first": {"kind": "python", "target": "by_id:first"}},
+    )
+    push.fn(both)
+    left = simulate_annotators(both, objectives=["first"], error_rate=0.0, judges=2, biases=[0.0, 1.0])
+    assert list(left.values()) == [6, 6]
+    assert labels_progress(both).complete
+    pull.fn(both)
+    unbiased, biased = left
+    orders = push_plan(both).orders
+    for one in judgements_of(both):
+        best = max(zip(one.levels, one.trajectory_ids, strict=True))[1]
+        assert best == {unbiased: f"{one.group_id}-0", biased: orders[one.group_id][0]}[one.judge]
+    assert {orders[group][0][-1] for group in orders} == {"0", "1"}
+    with pytest.raises(UserError, match="3 biases for 2 judges"):
+        simulate_annotators(both, objectives=["first"], error_rate=0.0, judges=2, biases=[0.0] * 3)
 
 
 def test_images_of_any_number_of_shards_are_found_by_one_listing(shown: EpochContext, monkeypatch: pytest.MonkeyPatch):

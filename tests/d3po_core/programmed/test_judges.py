@@ -5,7 +5,7 @@ import math
 import pytest
 
 from d3po_core.preferences import judgements_to_pairs
-from d3po_core.programmed.judges import SimulatedJudge, programmed_judgement
+from d3po_core.programmed.judges import SimulatedJudge, expected_accuracy, programmed_judgement
 
 
 def test_programmed_judgements_hold_the_values_and_become_pairs() -> None:
@@ -29,8 +29,10 @@ def test_missing_or_non_finite_values_are_refused(values: list[float]) -> None:
         programmed_judgement("g", ["a", "b"], {"x": values})
 
 
-def judge(error_rate: float = 0.0, name: str = "user:1", seed: int = 1, epoch: int = 0) -> SimulatedJudge:
-    return SimulatedJudge(name=name, run_seed=seed, epoch=epoch, error_rate=error_rate)
+def judge(
+    error_rate: float = 0.0, name: str = "user:1", seed: int = 1, epoch: int = 0, bias: float = 0.0
+) -> SimulatedJudge:
+    return SimulatedJudge(name=name, run_seed=seed, epoch=epoch, error_rate=error_rate, bias=bias)
 
 
 def test_a_judge_without_errors_is_right_and_ties_equal_values() -> None:
@@ -69,8 +71,61 @@ def test_marks_are_the_worst_share() -> None:
     assert judge(1.0).mark("g", values, 0.45) == ("g-3", "g-4", "g-5", "g-6")
 
 
+def test_of_several_objectives_better_is_better_in_all() -> None:
+    assert judge().compare("g", (2.0, 1.0), (1.0, 1.0)) == "left"
+    assert judge().compare("g", (2.0, 1.0), (1.0, 3.0)) == "tie"
+    assert judge(1.0).compare("g", (2.0, 1.0), (1.0, 3.0)) == "tie", "there is nothing to be wrong about"
+    values = {"a": (0.0, 0.0), "b": (1.0, 0.0), "c": (0.0, 1.0), "d": (1.0, 1.0)}
+    assert judge().mark("g", values, 0.25) == ("a",)
+    assert judge().mark("g", {"a": (0.0, 1.0), "b": (1.0, 0.0)}, 0.5) == (), "neither is better"
+
+
+def test_a_bias_is_a_tendency_to_the_left_at_its_rate() -> None:
+    groups = [f"g{number:06d}" for number in range(4000)]
+
+    def left(error_rate: float, bias: float, *values: float) -> float:
+        one = judge(error_rate, bias=bias)
+        return sum(one.compare(group, *values) == "left" for group in groups) / 4000
+
+    within = pytest.approx
+    assert left(0.2, 0.3, 1.0, 2.0) == within(0.3 + 0.7 * 0.2, abs=0.04)
+    assert left(0.2, 0.3, 2.0, 1.0) == within(0.3 + 0.7 * 0.8, abs=0.04)
+    assert left(0.2, 0.3, 1.0, 1.0) == within(0.3, abs=0.04), "ties too"
+    assert left(0.2, 1.0, 1.0, 2.0) == 1.0
+
+
+def test_the_stated_accuracy_is_kept() -> None:
+    groups = [f"g{number:06d}" for number in range(4000)]
+    one = judge(0.2, bias=0.3)
+    right = [
+        one.compare(g, *((1.0, 2.0) if i % 2 else (2.0, 1.0))) == ("right" if i % 2 else "left")
+        for i, g in enumerate(groups)
+    ]
+    assert expected_accuracy(0.2, 0.3) == pytest.approx(0.71)
+    assert sum(right) / 4000 == pytest.approx(0.71, abs=0.04)
+    values = {f"g-{image}": float(image) for image in range(8)}
+    bad = set(list(values)[:4])
+    one = judge(0.2, bias=0.25)  # 0.625 of eight images are five
+    marks = [(name in one.mark(group, values)) == (name in bad) for group in groups[:500] for name in values]
+    assert sum(marks) / 4000 == pytest.approx(expected_accuracy(0.2, 0.25), abs=0.04)
+
+
+def test_without_a_bias_answers_are_what_they_were() -> None:
+    """Drawn before there were biases; a run that is judged again must come out the same."""
+    found = "".join(judge(0.3).compare(f"g{number:06d}", 2.0, 1.0)[0] for number in range(32))
+    assert found == "llrllrrlllrlllllllllllrrlllllllr"
+
+
+def test_a_biased_mark_marks_more() -> None:
+    values = {f"g-{image}": float(image) for image in range(8)}
+    counts = [len(judge(bias=bias).mark("g", values)) for bias in (0.0, 0.25, 0.5, 1.0)]
+    assert counts == [4, 5, 6, 8]
+
+
 def test_wrong_rates_are_refused() -> None:
     with pytest.raises(ValueError, match=r"error_rate is 1.5"):
         judge(1.5)
+    with pytest.raises(ValueError, match=r"bias is -0.1"):
+        judge(bias=-0.1)
     with pytest.raises(ValueError, match="share is 1"):
         judge().mark("g", {"a": 1.0}, 1.0)

@@ -1,0 +1,75 @@
+"""The programmed objectives of this process, by their names in the configuration: each loaded once, when first used."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from d3po_core.programmed import OBJECTIVES, ProgrammedObjective
+from d3po_core.programmed.command import CommandWorker
+from d3po_core.programmed.loading import load_objective
+from tasks.config import Configuration, objective_names
+from tasks.errors import UserError
+
+__all__ = ["definitions", "programmed_objective", "release", "try_objectives"]
+
+_loaded: dict[str, ProgrammedObjective] = {}
+"""By name, section and device."""
+
+
+def programmed_objective(configuration: Configuration, name: str) -> ProgrammedObjective:
+    """The objective of this name: a built-in one, or one of the section ``programmed``.
+
+    Raises:
+        UserError: There is none; the message has the names there are.
+        ObjectiveError: It cannot be loaded.
+    """
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    if name not in configuration.programmed:
+        raise UserError(
+            f"there is no programmed objective {name!r}; there are {', '.join(objective_names(configuration))}",
+            remedy="choose one of these, or describe yours in the configuration's section programmed: docs/objectives.md",
+        )
+    section = configuration.programmed[name]
+    key = f"{name} {configuration.model.device} {section.model_dump_json()}"
+    if key not in _loaded:
+        _loaded[key] = load_objective(name, section, configuration.model.device)
+    return _loaded[key]
+
+
+def try_objectives(configuration: Configuration, image_size: int, prompt: str) -> Iterator[tuple[str, str]]:
+    """Load each objective there is and let it look at one blank picture: its name, and what it said.
+
+    Nothing is kept loaded, as it may be hours until it is needed.
+
+    Args:
+        configuration: Whose objectives.
+        image_size: Height and width of the pictures that the model makes, in pixels.
+        prompt: One of the run's.
+
+    Raises:
+        ObjectiveError: One cannot be loaded, fails, or says no finite number.
+    """
+    blank = np.full((1, image_size, image_size, 3), 127, dtype=np.uint8)
+    used = dict.fromkeys((*configuration.labels.objectives, *configuration.evaluation.objectives))
+    for name in (*used, *(name for name in configuration.programmed if name not in used)):
+        objective = programmed_objective(configuration, name)
+        [value] = objective(blank, [prompt], ["blank"])
+        yield name, f"{value:.4g} for a blank picture ({objective.unit}, higher is better)"
+        release()
+
+
+def definitions(configuration: Configuration, names: tuple[str, ...]) -> dict[str, dict | str]:
+    """What each name means, for the record: its section, or that it is built in."""
+    return {
+        name: configuration.programmed[name].model_dump(mode="json") if name in configuration.programmed else "built in"
+        for name in names
+    }
+
+
+def release() -> None:
+    """Let every loaded objective go, and end their commands: another process is about to need the memory."""
+    for objective in _loaded.values():
+        if isinstance(objective.function, CommandWorker):
+            objective.function.close()
+    _loaded.clear()
