@@ -6,7 +6,6 @@ fields can be overridden by ``--section.field value``. Heavy imports wait until 
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.explain import explained
+from flows.selected import EpochOption, RunArgument
+from flows.selected import selected_context as _context
 from flows.service_commands import services
+from flows.team_commands import VERBS
 
 __all__ = ["app", "main"]
 
@@ -28,14 +30,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(services, name="services")
+for verb in VERBS:
+    app.command()(verb)
 console = Console(soft_wrap=True, highlight=False)
 
 WAITS_FOR_PEOPLE = 75
 """Exit status of ``run --here`` when people have to judge (EX_TEMPFAIL: try again later)."""
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A configuration file, e.g. configs/demo.yaml.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")]
-EpochOption = Annotated[int | None, typer.Option("--epoch", help="The epoch's number; the last one by default.")]
 WITH_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -271,23 +273,6 @@ def _run_here(config: str, overrides: list[str], retrain: bool) -> int:
     if not state.is_completed():
         state.result()
     return 0
-
-
-def _context(run: str, epoch: int | None, sealed: bool = False, overrides: Sequence[str] = ()):
-    from tasks.config import load_configuration
-    from tasks.context import found_run, planned_context
-    from tasks.errors import UserError
-
-    configuration, opened = found_run(run)
-    configuration = load_configuration(configuration, overrides)
-    numbers = [n for n in opened.epochs() if not sealed or opened.epoch(n).seal() is not None]
-    if not numbers or (epoch is not None and epoch not in numbers):
-        wanted = "an epoch" if epoch is None else f"epoch {epoch}"
-        raise UserError(
-            f"{run} has no {'sealed ' if sealed else ''}{wanted.removeprefix('an ')}; it has {numbers or 'none'}",
-            remedy=f"d3po status {run}",
-        )
-    return planned_context(configuration, opened, numbers[-1] if epoch is None else epoch)
 
 
 def _pushed_context(run: str, epoch: int | None):

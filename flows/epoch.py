@@ -12,6 +12,7 @@ from flows.binding import BoundElsewhere, bind_epoch
 from flows.epoch_run import WaitingForPeople, run_epoch
 from flows.explain import without_traces
 from flows.flow_runs import name_flow_run
+from flows.notices import tell_of_failure
 from flows.preflight import preflight
 from tasks.config import Configuration, load_configuration
 from tasks.context import EpochContext, create_run
@@ -25,7 +26,13 @@ WAITING = "WaitingForPeople"
 """The state name of a flow run that ended because it could not be suspended (``d3po run --here``)."""
 
 
-@flow(name="epoch", persist_result=False, validate_parameters=True)
+@flow(
+    name="epoch",
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def epoch(config: Configuration | str, overrides: list[str] | None = None, retrain: bool = False) -> State:
     """Run one human-feedback epoch, from where it stands.
 

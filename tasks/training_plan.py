@@ -9,9 +9,10 @@ from d3po_core.records import Pair
 from storage.commits import Commit
 from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
-from storage.tables import PAIRS, read_rows, rows_digest, write_table
+from storage.tables import JUDGES, PAIRS, read_rows, rows_digest, write_table
 from tasks.config import changed_fields
 from tasks.context import EpochContext
+from tasks.judges import JUDGES_FILE, agreement_of_epoch, doubts, judge_rows
 from tasks.log import flow_run_id, logger
 from tasks.micro_batch import micro_batch
 from tasks.pull import judgements_of
@@ -45,17 +46,19 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
             )
         return existing
     pairs, statistics = judgements_to_pairs(judgements_of(context), context.configuration.training.votes)
+    agreement = agreement_of_epoch(context)
     attempt = epoch.begin("train-plan")
     body = {
         "format": TRAINING_FORMAT,
         "frozen": context.configuration.section_of_class("training"),
         "micro_batch": micro_batch(context.configuration, context.epoch) if pairs else 1,
         "statistics": asdict(statistics),
-        "metrics": statistics.metrics(),
+        "metrics": statistics.metrics() | agreement.metrics(),
         "training_processes": context.configuration.orchestration.training_processes,
     }
     (attempt.path / "plan.json").write_text(json.dumps(body, indent=1))
     write_table(attempt.path / "pairs.parquet", _rows(pairs), PAIRS)
+    write_table(attempt.path / JUDGES_FILE, judge_rows(agreement), JUDGES)
     commit = epoch.commit(
         attempt,
         {"pairs": len(pairs), "flow_run": flow_run},
@@ -63,6 +66,8 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
         supersede=existing is not None,
     )
     _log_statistics(statistics, pairs)
+    for doubt in doubts(agreement, context.configuration.labels.gold_floor):
+        logger().warning("%s", doubt)
     return commit
 
 
