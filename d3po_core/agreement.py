@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
 
 from d3po_core.preferences import ImagePair, ballots_of, latest_judgements, votes_of
 from d3po_core.records import Judgement
@@ -44,7 +45,7 @@ class Agreement:
     judges: tuple[JudgeQuality, ...]
     """In the order of their names."""
     alpha: float | None
-    """Krippendorff's alpha over all votes on image pairs, ordinal (worse, tie, better): 1 agreement, 0 chance."""
+    """Krippendorff's alpha over all votes on image pairs (worse, tie, better): 1 is agreement, 0 is chance."""
 
     def metrics(self) -> dict[str, float]:
         """The numbers of the whole epoch under their metric names; what is not known is left out."""
@@ -113,18 +114,25 @@ def gold_score(answer: Judgement, good: set[str]) -> float:
 
 
 def krippendorff_alpha(ballots: Mapping[ImagePair, Mapping[str, int]]) -> float | None:
-    """Krippendorff's alpha of the votes on image pairs, as ordinal data: a tie lies between worse and better.
+    """Krippendorff's alpha of the votes on image pairs, as interval data: a tie lies halfway from worse to better.
 
     Returns:
         None where no pair has two votes, or all such votes are the same: there is nothing to disagree about.
     """
-    values = (-1, 0, 1)
-    counts = [[Counter(ballot.values())[value] for value in values] for ballot in ballots.values() if len(ballot) > 1]
-    if sum(any(row[column] for row in counts) for column in range(len(values))) < 2:
+    shared = [ballot for ballot in ballots.values() if len(ballot) > 1]
+    if len({vote for ballot in shared for vote in ballot.values()}) < 2:
         return None
-    import krippendorff
+    import pandas as pd
+    from crowdkit.metrics.data import alpha_krippendorff
 
-    return float(krippendorff.alpha(value_counts=counts, value_domain=values, level_of_measurement="ordinal"))
+    rows = [(item, judge, vote) for item, ballot in enumerate(shared) for judge, vote in ballot.items()]
+    votes = pd.DataFrame(rows, columns=["task", "worker", "label"])
+    return float(alpha_krippendorff(votes, _distance))
+
+
+def _distance(vote: Any, other: Any) -> float:
+    """Of two votes, in [0, 1]."""
+    return float((vote - other) ** 2) / 4
 
 
 def _with_the_others(ballots: Mapping[ImagePair, Mapping[str, int]]) -> defaultdict[str, list[bool]]:

@@ -30,8 +30,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(services, name="services")
-for verb in VERBS:
-    app.command()(verb)
 console = Console(soft_wrap=True, highlight=False)
 
 WAITS_FOR_PEOPLE = 75
@@ -253,6 +251,10 @@ def schema() -> None:
     for row in field_rows():
         table.add_row(*row)
     console.print(table)
+
+
+for verb in VERBS:
+    app.command()(verb)
 
 
 def _run_here(config: str, overrides: list[str], retrain: bool) -> int:

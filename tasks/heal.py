@@ -36,8 +36,8 @@ def heal(context: EpochContext) -> Iterator[str]:
         UserError: Something is damaged that cannot be computed again, or that came out otherwise after people saw it.
     """
     damaged = scan(context.epoch)
-    for name in context.plan["shards"]:
-        commit = None if name in damaged else context.epoch.latest(name)
+    for name in context.epoch.commit_numbers():
+        commit = context.epoch.latest(name) if name.startswith("shard-") and name not in damaged else None
         if commit is not None and commit.pruned:
             yield f"{name}: {len(commit.pruned)} files were {commit.pruning}; they are not made again"
     lost = [name for name in damaged if _maker(name) is None]

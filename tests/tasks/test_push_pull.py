@@ -1,6 +1,7 @@
 """An epoch with synthetic trajectories through a real Label Studio: pushed, answered, pulled."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +13,15 @@ from benchmarks.large_epoch import (
     write_shards,
 )
 from storage.disk import DiskBackend
+from storage.tables import PEOPLE, read_rows
 from tasks.config import load_configuration
 from tasks.context import EpochContext
+from tasks.forget import PEOPLE_FILE, forget
+from tasks.label_studio.screens import result_for
 from tasks.media import media_folder, show_images
 from tasks.plan import make_plan
-from tasks.pull import labels_progress, pull
-from tasks.push import push
+from tasks.pull import judgements_of, labels_progress, pull
+from tasks.push import push, push_plan, pushed
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.label_studio import DATABASE, LabelStudioServer
 from tests.support.project import Project
@@ -58,6 +62,27 @@ def test_what_people_said_is_pulled_from_one_export(
     export = shown.epoch.fetch(shown.epoch.latest("pull"), "export.json.gz")
     assert answers_read_alike(export)
     assert shown.epoch.read_aside("labels/people.parquet")
+
+
+def test_names_that_were_asked_to_go_are_not_pulled(
+    shown: EpochContext, proxy: FaultProxy, label_studio: LabelStudioServer
+):
+    """And Label Studio's own page of a person can be emptied without losing who said what."""
+    push.fn(shown)
+    client = label_studio.connect()
+    other = client.create_user("charles@example.invalid", "Charles")
+    plan, tasks = push_plan(shown), pushed(shown)["ls_tasks"]
+    for place, group in enumerate(plan.orders):
+        user = other if place % 2 else client.whoami()
+        client.annotate(tasks[plan.uid(group)][0], result_for(plan.screen, "left"), user)
+    assert forget(shown.run, other) == []
+    answered = label_studio.request("PATCH", f"/api/users/{other}/", json={"first_name": "", "last_name": ""})
+    assert answered.status_code == 200
+    assert client.people({other})[0]["name"] == ""
+    pull.fn(shown)
+    rows = read_rows(Path(shown.run.location, shown.epoch_key, PEOPLE_FILE), PEOPLE)
+    assert [row["user"] for row in rows] == [client.whoami()]
+    assert sum(one.judge == f"user:{other}" for one in judgements_of(shown)) == 3
 
 
 def test_images_of_any_number_of_shards_are_found_by_one_listing(shown: EpochContext, monkeypatch: pytest.MonkeyPatch):
