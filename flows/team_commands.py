@@ -53,21 +53,22 @@ def prune(
     selection = Selection(latents=latents, abandoned=abandoned, superseded=superseded)
     _, opened = found_run(run)
     numbers = opened.epochs() if epoch is None else [selected_context(run, epoch).number]
-    items = prunable(opened, numbers, selection)
     if yes:
         items = list(remove(opened, numbers, selection, reason=reason, by=getpass.getuser()))
+    else:
+        items = prunable(opened, numbers, selection)
+    if not items:
+        console.print(f"nothing of it is there\nnext: d3po status {run}")
+        return
     table = Table("epoch", "what", "files", "MB", box=None, pad_edge=False)
     for item in items:
         table.add_row(str(item.epoch), item.what, str(len(item.files)), f"{item.bytes / 1e6:.1f}")
-    if items:
-        console.print(table)
+    console.print(table)
     total = f"{sum(item.bytes for item in items) / 1e6:.1f} MB"
     if yes:
         console.print(f"{total} removed\nnext: d3po audit {run}")
-    elif items:
-        console.print(f"{total} can go; nothing was touched\nnext: the same command with --yes")
     else:
-        console.print(f"nothing of it is there\nnext: d3po status {run}")
+        console.print(f"{total} can go; nothing was touched\nnext: the same command with --yes")
 
 
 def forget(

@@ -63,7 +63,7 @@ class Commit:
     def pruning(self) -> str:
         """Of a commit with pruned files: when they were, by whom and why."""
         by, reason = self.details.get("pruned_by", "somebody"), self.details.get("prune_reason", "no reason is given")
-        return f"pruned on {self.time} by {by}: {reason}"
+        return f"on {self.time} by {by}: {reason}"
 
     @classmethod
     def read(cls, data: bytes, what: str, remedy: str) -> "Commit":

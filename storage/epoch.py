@@ -332,7 +332,7 @@ class Epoch:
         shown = f"{commit.folder}/{path}" if path is not None else commit.folder
         if any(path is None or name == path or name.startswith(f"{path}/") for name in commit.pruned):
             return MissingDataError(
-                f"{shown} ({commit.name}, {self}) was {commit.pruning}",
+                f"{shown} ({commit.name}, {self}) was pruned {commit.pruning}",
                 f"restore it from a backup if it is needed again; d3po audit {self.run.location} shows all that was pruned",
             )
         return MissingDataError(

@@ -30,7 +30,7 @@ def copy_commit(source: Epoch, name: str, target: Epoch) -> Commit:
         raise MissingDataError(f"{source} has no commit {name}", f"d3po status {source.run.location}")
     if original.pruned:
         raise MissingDataError(
-            f"{name} of {source} cannot be copied: {len(original.pruned)} of its files were {original.pruning}",
+            f"{name} of {source} cannot be copied: {len(original.pruned)} of its files were pruned {original.pruning}",
             f"restore them from a backup; d3po audit {source.run.location} shows all that was pruned",
         )
     attempt = target.begin(name)

@@ -39,7 +39,7 @@ def heal(context: EpochContext) -> Iterator[str]:
     for name in context.epoch.commit_numbers():
         commit = context.epoch.latest(name) if name.startswith("shard-") and name not in damaged else None
         if commit is not None and commit.pruned:
-            yield f"{name}: {len(commit.pruned)} files were {commit.pruning}; they are not made again"
+            yield f"{name}: {len(commit.pruned)} files were pruned {commit.pruning}; they are not made again"
     lost = [name for name in damaged if _maker(name) is None]
     for name in sorted(set(damaged) - set(lost), key=lambda name: (name == "reference", name)):  # it reads the shards
         check = _AsBefore(context, name)
