@@ -4,7 +4,6 @@ Latents are most of what an epoch takes, and nothing needs them once it is seale
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from storage import prune as stored
@@ -41,7 +40,9 @@ class Prunable:
 
     epoch: int
     what: str
-    """A shard's latents, or files without a marker."""
+    """As an operator reads it."""
+    commit: str | None
+    """Whose latents; None for files that no marker counts on."""
     files: tuple[str, ...]
     """Their keys within the run."""
     bytes: int
@@ -72,14 +73,18 @@ def prune(run: Run, numbers: Sequence[int], selection: Selection, *, reason: str
         LockedError: A process works on one of the epochs.
     """
     for number in numbers:
-        with _alone(run, number):
+        with run.lock(f"epoch-{number:04d}"):
             for item in _of_epoch(run.epoch(number), selection):
-                if item.what.endswith(" latents"):
-                    stored.prune(run.epoch(number), item.what.split()[0], TRAJECTORIES_FILE, reason, by)
-                else:
-                    for key in item.files:
-                        run.backend.remove(key)
+                _remove(run, item, reason, by)
                 yield item
+
+
+def _remove(run: Run, item: Prunable, reason: str, by: str) -> None:
+    if item.commit is not None:
+        stored.prune(run.epoch(item.epoch), item.commit, TRAJECTORIES_FILE, reason, by)
+        return
+    for key in item.files:
+        run.backend.remove(key)
 
 
 def _of_epoch(epoch: Epoch, selection: Selection) -> Iterator[Prunable]:
@@ -92,7 +97,7 @@ def _of_epoch(epoch: Epoch, selection: Selection) -> Iterator[Prunable]:
         if keys:
             size = sum(epoch.run.each(epoch.run.backend.size, keys))
             what = "superseded and abandoned files" if selection.superseded else "abandoned files"
-            yield Prunable(epoch=epoch.number, what=what, files=tuple(keys), bytes=size)
+            yield Prunable(epoch=epoch.number, what=what, commit=None, files=tuple(keys), bytes=size)
 
 
 def _latents(epoch: Epoch) -> Iterator[Prunable]:
@@ -101,11 +106,8 @@ def _latents(epoch: Epoch) -> Iterator[Prunable]:
         if name.startswith("shard-") and files:
             yield Prunable(
                 epoch=epoch.number,
-                what=f"{name} latents",
+                what=f"latents of {name}",
+                commit=name,
                 files=tuple(f"{epoch.key}/{commit.folder}/{file}" for file in files),
                 bytes=sum(entry["bytes"] for entry in files.values()),
             )
-
-
-def _alone(run: Run, number: int) -> AbstractContextManager[None]:
-    return run.lock(f"epoch-{number:04d}")

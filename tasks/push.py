@@ -46,9 +46,10 @@ def import_comparisons(context: EpochContext, *, supersede: bool = False) -> Non
         judgements_per_group=context.configuration.labels.judgements_per_group,
         media_path=str(media),
     )
+    shown = plan.shown
     items = [
-        task_data(screen, plan.uid(name), _prompt(context, plan, name), [urls[image] for image in plan.shown[name]])
-        for name in _mixed(context, plan)
+        task_data(screen, plan.uid(name), _prompt(context, plan, name), [urls[image] for image in shown[name]])
+        for name in _mixed(context, list(shown))
     ]
     ls_tasks = client.import_exactly_once(project, items)
     more = [ls_task for group in repeated(context) for ls_task in ls_tasks[plan.uid(group)]]
@@ -98,10 +99,9 @@ def pushed(context: EpochContext) -> dict:
     return json.loads(context.epoch.fetch(context.epoch.latest("push"), "push.json").read_text())
 
 
-def _mixed(context: EpochContext, plan: PushPlan) -> list[str]:
+def _mixed(context: EpochContext, names: list[str]) -> list[str]:
     """The comparisons in the order in which people meet them: shuffled where some have known answers."""
-    names = list(plan.shown)
-    if not plan.gold:
+    if len(names) == len(context.groups()):
         return names
     order = generator("mixture", run_seed=context.configuration.seed, epoch=context.number).permutation(len(names))
     return [names[place] for place in order]

@@ -99,7 +99,9 @@ def test_the_queue_shows_repeated_groups_to_one_more_person(
     assert labels_progress(shown).complete
 
 
-def test_known_answers_are_measured_and_never_trained_on(shown: EpochContext, client: LabelStudioClient):
+def test_known_answers_are_measured_and_never_trained_on(
+    shown: EpochContext, client: LabelStudioClient, label_studio: LabelStudioServer, at_home: Project
+):
     plan = push_plan(shown)
     clicker, careful = client.create_user("clicker@example.invalid"), client.whoami()
     for group in plan.orders:
@@ -113,7 +115,13 @@ def test_known_answers_are_measured_and_never_trained_on(shown: EpochContext, cl
         answer(shown, client, name, "left", clicker)
     assert labels_progress(shown).per_judge == done.per_judge
     now = agreement_now(shown)
+    environment = {"LABEL_STUDIO_URL": label_studio.url, "LABEL_STUDIO_API_KEY": label_studio.api_key}
+    while_they_judge = at_home.verb("people", shown.run.location, **environment).good().out
     pull.fn(shown)
+    assert at_home.verb("people", shown.run.location).good().out == while_they_judge
+    assert f"user:{careful}" in while_they_judge
+    assert "100% of 6" in while_they_judge
+    assert "Krippendorff's alpha of epoch 0: 1.000" in while_they_judge
     assert agreement_of_epoch(shown) == now, "the same from Label Studio and from what was pulled"
     assert {one.group_id for one in judgements_of(shown)} == set(plan.orders)
     assert {one.group_id for one in gold_answers(shown)} == set(plan.gold)
