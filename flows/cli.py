@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.explain import explained
-from flows.selected import EpochOption, RunArgument
-from flows.selected import selected_context as _context
+from flows.selected import EpochOption, RunArgument, pushed_context, selected_context
 from flows.service_commands import services
 from flows.team_commands import VERBS
 
@@ -126,7 +125,7 @@ def annotate(
 
     if wait:
         wait_until(*found_run(run), "people", wait)
-    context = _pushed_context(run, epoch)
+    context = pushed_context(run, epoch)
     if not simulate:
         console.print(f"people judge at {pushed(context)['url']}")
         return
@@ -150,7 +149,7 @@ def proceed(
     from flows.gate import check_suspended
     from tasks.pull import labels_progress
 
-    context = _pushed_context(run, epoch)
+    context = pushed_context(run, epoch)
     done = labels_progress(context)
     context.epoch.note(
         "proceed",
@@ -173,7 +172,7 @@ def repush(run: RunArgument, epoch: EpochOption = None) -> None:
     """Make a deleted Label Studio project again; people judge anew."""
     from tasks.push import import_comparisons, pushed
 
-    context = _pushed_context(run, epoch)
+    context = pushed_context(run, epoch)
     with context.run.lock(f"epoch-{context.number:04d}"):
         import_comparisons(context, supersede=True)
     console.print(f"people judge at {pushed(context)['url']}")
@@ -197,7 +196,7 @@ def heal(context: typer.Context, run: RunArgument, epoch: EpochOption = None) ->
     """Make damaged or missing shards again, into a new attempt."""
     from tasks.heal import heal as make_again
 
-    broken = _context(run, epoch, overrides=context.args)
+    broken = selected_context(run, epoch, overrides=context.args)
     healed = False
     with broken.run.lock(f"epoch-{broken.number:04d}"):
         for line in make_again(broken):
@@ -216,7 +215,7 @@ def recover(
     """Mark flow runs whose process is dead as crashed, and run the epoch on."""
     from flows.flow_runs import recover as take_up
 
-    context = _context(run, epoch)
+    context = selected_context(run, epoch)
     with context.run.lock(f"epoch-{context.number:04d}"):
         done = take_up(context.run, context.number, surely_dead=surely_dead)
     console.print("\n".join(done) or f"no flow run of epoch {context.number} is dead\nnext: d3po status {run}")
@@ -229,7 +228,7 @@ def export(
     """Write an epoch's adapter as plain diffusers loads it, with its model card and provenance."""
     from tasks.export import export_adapter
 
-    written = export_adapter(_context(run, epoch, sealed=True), folder)
+    written = export_adapter(selected_context(run, epoch, sealed=True), folder)
     console.print(f"adapter: {written}\nnext: pipe.load_lora_weights({str(written)!r})")
 
 
@@ -238,7 +237,7 @@ def report(context: typer.Context, run: RunArgument, epoch: EpochOption = None) 
     """Where an epoch's adapter, pictures and report are, and what was measured."""
     from flows.report_command import describe
 
-    for line in describe(_context(run, epoch, sealed=True, overrides=context.args)):
+    for line in describe(selected_context(run, epoch, sealed=True, overrides=context.args)):
         console.print(line)
 
 
@@ -275,18 +274,6 @@ def _run_here(config: str, overrides: list[str], retrain: bool) -> int:
     if not state.is_completed():
         state.result()
     return 0
-
-
-def _pushed_context(run: str, epoch: int | None):
-    from tasks.errors import UserError
-
-    context = _context(run, epoch)
-    if context.epoch.latest("push") is None:
-        raise UserError(
-            f"epoch {context.number} of {run} has nothing in Label Studio yet",
-            remedy=f"d3po status {run} --wait-for people",
-        )
-    return context
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:  # it waits until a verb needs it
     from tasks.context import EpochContext
 
-__all__ = ["EpochOption", "RunArgument", "selected_context"]
+__all__ = ["EpochOption", "RunArgument", "pushed_context", "selected_context"]
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")]
 EpochOption = Annotated[int | None, typer.Option("--epoch", help="The epoch's number; the last one by default.")]
@@ -37,3 +37,20 @@ def selected_context(
             remedy=f"d3po status {run}",
         )
     return planned_context(configuration, opened, numbers[-1] if epoch is None else epoch)
+
+
+def pushed_context(run: str, epoch: int | None) -> "EpochContext":
+    """The same, of an epoch whose comparisons are in Label Studio.
+
+    Raises:
+        UserError: They are not, or there is no such epoch.
+    """
+    from tasks.errors import UserError
+
+    context = selected_context(run, epoch)
+    if context.epoch.latest("push") is None:
+        raise UserError(
+            f"epoch {context.number} of {run} has nothing in Label Studio yet",
+            remedy=f"d3po status {run} --wait-for people",
+        )
+    return context

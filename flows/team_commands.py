@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.selected import EpochOption, RunArgument, selected_context
+from flows.selected import EpochOption, RunArgument, pushed_context, selected_context
 
 __all__ = ["VERBS"]
 
@@ -19,6 +19,8 @@ def people(run: RunArgument, epoch: EpochOption = None) -> None:
     from tasks.judges import agreement_now, doubts, shown_rows
 
     context = selected_context(run, epoch)
+    if context.epoch.latest("pull") is None:
+        context = pushed_context(run, epoch)
     agreement = agreement_now(context)
     rows = shown_rows(agreement)
     if not rows:

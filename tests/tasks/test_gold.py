@@ -12,7 +12,7 @@ from tasks.annotate import simulate_annotators
 from tasks.config import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.gold import check_gold, read_gold
+from tasks.gold import check_gold, mix_in, read_gold
 from tasks.judges import agreement_now, agreement_of_epoch, doubts, shown_rows
 from tasks.label_studio.client import LabelStudioClient
 from tasks.label_studio.screens import result_for
@@ -25,7 +25,7 @@ from tasks.training_plan import pairs_of, training_attempt, training_plan
 from tests.support.gold import write_gold
 from tests.support.label_studio import LabelStudioServer
 from tests.support.project import REPOSITORY, Project
-from tests.tasks.conftest import context_of
+from tests.tasks.conftest import Begin, context_of
 
 
 @pytest.fixture
@@ -172,6 +172,29 @@ def test_the_demos_set_is_readable_and_says_what_the_demo_asks_for():
         assert row.prompt in known
         good, bad = jpeg_size_kb(np.stack([np.asarray(Image.open(file)) for file in row.images]))
         assert good < 0.85 * bad, f"{row.good} is not plainly the plainer one"
+
+
+def test_several_images_a_comparison_are_drawn_by_seed_and_epoch(begin: Begin, tmp_path: Path):
+    file = Path(write_gold(tmp_path / "gold"))
+    file.write_text("prompt,good,bad\na,0-calm.png;1-calm.png,0-loud.png\nb,2-calm.png,1-loud.png; 2-loud.png\n")
+
+    def mixed(run: str, seed: int, folder: str) -> dict:
+        labels = {"source": "people", "screen": "mark", "gold": str(file), "gold_fraction": 0.25}
+        context = begin(run, labels=labels, sampling={"group_size": 3, "groups_per_batch": 2})
+        values = context.configuration.model_copy(update={"seed": seed})
+        context = type(context)(configuration=values, run=context.run, number=0)
+        make_plan(context)
+        return dict(mix_in(context, tmp_path / folder))
+
+    first = mixed("one", 1, "a")
+    assert list(first) == ["g000006", "g000007"], "a quarter of what is shown, after the groups"
+    assert sorted((known.prompt, len(known.good)) for known in first.values()) == [("a", 2), ("b", 1)]
+    assert mixed("two", 1, "b") == first
+    assert any(mixed(f"s{seed}", seed, f"c{seed}") != first for seed in (2, 3, 4))
+    for name, known in first.items():
+        assert known.order == tuple(f"{name}-{image}" for image in range(3))
+        sizes = {id: (tmp_path / "a" / f"{id}.png").stat().st_size for id in known.order}
+        assert max(sizes[id] for id in known.good) < min(sizes[id] for id in set(known.order) - set(known.good))
 
 
 @pytest.mark.parametrize(
