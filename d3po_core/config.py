@@ -177,8 +177,9 @@ class TrainingConfig(Section):
     Late transitions have the smallest σ, so they add most of the gradient's variance and decide the least."""
     transitions_per_trajectory: int | None = frozen_by("training", None, ge=1)
     """Train on a seeded subset of these transitions; all of them when empty."""
-    votes: Literal["majority", "soft"] = frozen_by("training", "majority")
-    """How several people's votes on a pair become its target."""
+    votes: Literal["majority", "soft", "reliability"] = frozen_by("training", "majority")
+    """How several people's votes on a pair become its target: more than half of them; their share; or their share
+    with everybody's vote counted by their reliability (Dawid–Skene)."""
     micro_batch: int | None = frozen_by("training", None, ge=1)
     """Network evaluations (an image at one transition) in one forward and backward. Empty: as many as fit into
     ``memory_budget_mb``, at most 64; the log says how many."""

@@ -13,8 +13,21 @@ from itertools import combinations
 from typing import Literal
 
 from d3po_core.records import Judgement, Pair
+from d3po_core.reliability import dawid_skene
 
-__all__ = ["Contradiction", "PreferenceStatistics", "better", "judgements_to_pairs", "latest_judgements"]
+__all__ = [
+    "Contradiction",
+    "ImagePair",
+    "PreferenceStatistics",
+    "ballots_of",
+    "better",
+    "judgements_to_pairs",
+    "latest_judgements",
+    "votes_of",
+]
+
+ImagePair = tuple[str, str, str]
+"""Group, and two of its trajectories in the order of their ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,26 +80,27 @@ class PreferenceStatistics:
 
 
 def judgements_to_pairs(
-    judgements: Iterable[Judgement], votes: Literal["majority", "soft"] = "majority"
+    judgements: Iterable[Judgement], votes: Literal["majority", "soft", "reliability"] = "majority"
 ) -> tuple[tuple[Pair, ...], PreferenceStatistics]:
     """Count everybody's votes on every two images of a group.
 
     Args:
         judgements: validated ones, in any order.
         votes: ``majority``: a pair where more than half of all votes, ties included, go one way, with target 1;
-            ``soft``: a pair wherever someone did not vote a tie, with target p = (n_w + n_tie / 2) / n.
+            ``soft``: a pair wherever someone did not vote a tie, with target p = (n_w + n_tie / 2) / n;
+            ``reliability``: the same pairs, with the probability that Dawid and Skene's model gives them: everybody's
+            vote counts for as much as their agreement with the others says.
 
     Returns:
         The pairs, sorted by their ids, and the statistics.
     """
     counted, superseded, contradictions = latest_judgements(judgements)
-    ballots: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for judgement in counted:
-        for (first, second), vote in _votes(judgement).items():
-            ballots[judgement.group_id, first, second].append(vote)
-    pairs = tuple(pair for key in sorted(ballots) if (pair := _pair(*key, ballots[key], votes)) is not None)
-    cast = [vote for ballot in ballots.values() for vote in ballot]
-    agreeing = [a == b for ballot in ballots.values() for a, b in combinations(ballot, 2)]
+    ballots = ballots_of(counted)
+    believed = dawid_skene(ballots).first_better if votes == "reliability" else {}
+    made = (_pair(key, [*ballots[key].values()], votes, believed.get(key)) for key in sorted(ballots))
+    pairs = tuple(pair for pair in made if pair is not None)
+    cast = [vote for ballot in ballots.values() for vote in ballot.values()]
+    agreeing = [a == b for ballot in ballots.values() for a, b in combinations(ballot.values(), 2)]
     marks = [level[0] < 0 for judgement in counted if judgement.verdict == "mark" for level in judgement.levels]
     return pairs, PreferenceStatistics(
         judgements=len(counted),
@@ -101,6 +115,19 @@ def judgements_to_pairs(
         marked_rate=_share(marks),
         agreement=_share(agreeing),
     )
+
+
+def ballots_of(counted: Iterable[Judgement]) -> dict[ImagePair, dict[str, int]]:
+    """Everybody's vote on every two images of a group: 1 where the first is better, -1 the second, 0 for a tie.
+
+    Args:
+        counted: At most one judgement of each judge and group, as ``latest_judgements`` leaves them.
+    """
+    ballots: dict[ImagePair, dict[str, int]] = defaultdict(dict)
+    for judgement in counted:
+        for (first, second), vote in votes_of(judgement).items():
+            ballots[judgement.group_id, first, second][judgement.judge] = vote
+    return dict(ballots)
 
 
 def latest_judgements(
@@ -122,7 +149,7 @@ def latest_judgements(
         contradictions += [
             Contradiction(group_id=key[0], judge=key[1], earlier=old.id, counted=last.id)
             for old in earlier
-            if _votes(old) != _votes(last)
+            if votes_of(old) != votes_of(last)
         ]
     return counted, superseded, tuple(contradictions)
 
@@ -132,7 +159,7 @@ def _time(iso: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _votes(judgement: Judgement) -> dict[tuple[str, str], int]:
+def votes_of(judgement: Judgement) -> dict[tuple[str, str], int]:
     """(a, b) with a < b by id -> 1 where a ≻ b, -1 where b ≻ a, 0 for a tie."""
     if len(judgement.trajectory_ids) != len(judgement.levels):
         raise ValueError(
@@ -158,27 +185,24 @@ def better(a: Sequence[float], b: Sequence[float]) -> int:
     return -1 if all(x <= y for x, y in zip(a, b, strict=True)) else 0
 
 
-def _pair(group: str, first: str, second: str, ballot: list[int], votes: str) -> Pair | None:
-    count = Counter(ballot)
-    preferred, dispreferred = (first, second) if count[1] >= count[-1] else (second, first)
-    for_it, against = max(count[1], count[-1]), min(count[1], count[-1])
-    total = len(ballot)
-    if votes == "majority":
-        if 2 * for_it <= total:
-            return None
-        target = 1.0
-    else:
-        if for_it == 0:
-            return None
-        target = (for_it + count[0] / 2) / total
+def _pair(key: ImagePair, ballot: list[int], votes: str, believed: float | None) -> Pair | None:
+    """The pair that a ballot makes; ``believed`` is P(the first is better) where the judges' reliability counts."""
+    group, first, second = key
+    count, total = Counter(ballot), len(ballot)
+    if count[0] == total:
+        return None
+    share = (count[1] + count[0] / 2) / total if believed is None else believed
+    preferred, dispreferred, vote = (first, second, 1) if share >= 0.5 else (second, first, -1)
+    if votes == "majority" and 2 * count[vote] <= total:
+        return None
     return Pair(
         group_id=group,
         preferred=preferred,
         dispreferred=dispreferred,
-        target=target,
-        votes_preferred=for_it,
+        target=1.0 if votes == "majority" else max(share, 1 - share),
+        votes_preferred=count[vote],
         votes_tie=count[0],
-        votes_dispreferred=against,
+        votes_dispreferred=count[-vote],
     )
 
 

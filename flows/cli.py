@@ -6,7 +6,7 @@ run's folder, for the configuration that it was made with; its fields can be ove
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.explain import explained
+from flows.selected import EpochOption, RunArgument, pushed_context, selected_context
 from flows.service_commands import services
+from flows.team_commands import VERBS
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -39,8 +41,6 @@ WAITS_FOR_PEOPLE = 75
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A configuration file (configs/demo.yaml), or a run's folder.")
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")]
-EpochOption = Annotated[int | None, typer.Option("--epoch", help="The epoch's number; the last one by default.")]
 WITH_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -186,7 +186,7 @@ def annotate(
 
     if wait:
         wait_until(*found_run(run), "people", wait)
-    context = _pushed_context(run, epoch)
+    context = pushed_context(run, epoch)
     if not simulate:
         console.print(f"people judge at {pushed(context)['url']}")
         return
@@ -215,7 +215,7 @@ def proceed(
     from flows.gate import check_suspended
     from tasks.pull import labels_progress
 
-    context = _pushed_context(run, epoch)
+    context = pushed_context(run, epoch)
     done = labels_progress(context)
     context.epoch.note(
         "proceed",
@@ -238,7 +238,7 @@ def repush(run: RunArgument, epoch: EpochOption = None) -> None:
     """Make a deleted Label Studio project again; people judge anew."""
     from tasks.push import import_comparisons, pushed
 
-    context = _pushed_context(run, epoch)
+    context = pushed_context(run, epoch)
     with context.run.lock(f"epoch-{context.number:04d}"):
         import_comparisons(context, supersede=True)
     console.print(f"people judge at {pushed(context)['url']}")
@@ -262,7 +262,7 @@ def heal(context: typer.Context, run: RunArgument, epoch: EpochOption = None) ->
     """Make damaged or missing shards again, into a new attempt."""
     from tasks.heal import heal as make_again
 
-    broken = _context(run, epoch, overrides=context.args)
+    broken = selected_context(run, epoch, overrides=context.args)
     healed = False
     with broken.run.lock(f"epoch-{broken.number:04d}"):
         for line in make_again(broken):
@@ -281,7 +281,7 @@ def recover(
     """Mark flow runs whose process is dead as crashed, and run the epoch on."""
     from flows.flow_runs import recover as take_up
 
-    context = _context(run, epoch)
+    context = selected_context(run, epoch)
     with context.run.lock(f"epoch-{context.number:04d}"):
         done = take_up(context.run, context.number, surely_dead=surely_dead)
     console.print("\n".join(done) or f"no flow run of epoch {context.number} is dead\nnext: d3po status {run}")
@@ -294,7 +294,7 @@ def export(
     """Write an epoch's adapter as plain diffusers loads it, with its model card and provenance."""
     from tasks.export import export_adapter
 
-    written = export_adapter(_context(run, epoch, sealed=True), folder)
+    written = export_adapter(selected_context(run, epoch, sealed=True), folder)
     console.print(f"adapter: {written}\nnext: pipe.load_lora_weights({str(written)!r})")
 
 
@@ -303,7 +303,7 @@ def report(context: typer.Context, run: RunArgument, epoch: EpochOption = None) 
     """Where an epoch's adapter, pictures and report are, and what was measured."""
     from flows.report_command import describe
 
-    for line in describe(_context(run, epoch, sealed=True, overrides=context.args)):
+    for line in describe(selected_context(run, epoch, sealed=True, overrides=context.args)):
         console.print(line)
 
 
@@ -316,6 +316,10 @@ def schema() -> None:
     for row in field_rows():
         table.add_row(*row)
     console.print(table)
+
+
+for verb in VERBS:
+    app.command()(verb)
 
 
 def _submit(deployment: str, config: str, overrides: list[str], **parameters: object) -> None:
@@ -344,35 +348,6 @@ def _run_here(flow: Callable[[], "State"]) -> int:
     if not state.is_completed():
         state.result()
     return 0
-
-
-def _context(run: str, epoch: int | None, sealed: bool = False, overrides: Sequence[str] = ()):
-    from tasks.config import load_configuration
-    from tasks.context import found_run, planned_context
-    from tasks.errors import UserError
-
-    configuration, opened = found_run(run)
-    configuration = load_configuration(configuration, overrides)
-    numbers = [n for n in opened.epochs() if not sealed or opened.epoch(n).seal() is not None]
-    if not numbers or (epoch is not None and epoch not in numbers):
-        wanted = "an epoch" if epoch is None else f"epoch {epoch}"
-        raise UserError(
-            f"{run} has no {'sealed ' if sealed else ''}{wanted.removeprefix('an ')}; it has {numbers or 'none'}",
-            remedy=f"d3po status {run}",
-        )
-    return planned_context(configuration, opened, numbers[-1] if epoch is None else epoch)
-
-
-def _pushed_context(run: str, epoch: int | None):
-    from tasks.errors import UserError
-
-    context = _context(run, epoch)
-    if context.epoch.latest("push") is None:
-        raise UserError(
-            f"epoch {context.number} of {run} has nothing in Label Studio yet",
-            remedy=f"d3po status {run} --wait-for people",
-        )
-    return context
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
 from flows.epoch_run import WaitingForPeople, run_epoch
 from flows.explain import without_traces
 from flows.flow_runs import name_flow_run
+from flows.notices import tell_of_failure
 from flows.preflight import preflight
 from flows.suspending import wait_for_people
 from tasks.config import Configuration, load_configuration
@@ -18,7 +19,13 @@ __all__ = ["epoch"]
 without_traces()
 
 
-@flow(name="epoch", persist_result=False, validate_parameters=True)
+@flow(
+    name="epoch",
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def epoch(config: Configuration | str, overrides: list[str] | None = None, retrain: bool = False) -> State:
     """Run one human-feedback epoch, from where it stands.
 

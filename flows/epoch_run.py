@@ -16,6 +16,7 @@ from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.generate import encode_prompts, generate_shard, store_shard
 from tasks.log import logger
+from tasks.notices import tell
 from tasks.plan import make_plan
 from tasks.progress import Progress
 from tasks.pull import judge_by_programme, labels_complete, labels_progress, pull
@@ -62,6 +63,7 @@ def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:
         logger().info("epoch %d is sealed: content %s", context.number, seal["digest"])
     report(context)
     publish_adapter(context)
+    tell(context, "sealed", "sealed", f"next: d3po report {run_folder(context.configuration)} --epoch {context.number}")
 
 
 def generate(context: EpochContext) -> None:
@@ -108,5 +110,9 @@ def judge(context: EpochContext) -> None:
     progress = labels_progress(context)
     publish_progress(context, progress)
     if not labels_complete(context, progress):
-        raise WaitingForPeople(pushed(context)["url"], progress)
+        waiting, project = WaitingForPeople(pushed(context)["url"], progress), pushed(context)["project"]
+        tell(context, f"wanted {project}", "judgements are wanted", str(waiting))
+        raise waiting
+    found = f"{progress.given} of {progress.needed} judgements are given, {len(progress.open)} groups stay open"
+    tell(context, "complete", "the judgements are complete" if progress.complete else "it goes on as it is", found)
     pull(context)

@@ -15,6 +15,7 @@ from flows.binding import BoundElsewhere, bind_epoch, next_epoch, refuse_another
 from flows.epoch_run import WaitingForPeople, run_epoch
 from flows.explain import without_traces
 from flows.flow_runs import name_flow_run
+from flows.notices import tell_of_failure
 from flows.preflight import preflight
 from flows.suspending import wait_for_people
 from storage.run import Run
@@ -26,7 +27,13 @@ __all__ = ["experiment"]
 without_traces()
 
 
-@flow(name="experiment", persist_result=False, validate_parameters=True)
+@flow(
+    name="experiment",
+    persist_result=False,
+    validate_parameters=True,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_failure],
+)
 def experiment(config: Configuration | str, overrides: list[str] | None = None) -> State:
     """Run epochs until the run has ``experiment.epochs``, or fewer where ``experiment.target`` is reached.
 

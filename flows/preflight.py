@@ -9,6 +9,8 @@ from pathlib import Path
 from tasks.config import Configuration
 from tasks.costs import epoch_costs
 from tasks.errors import UserError
+from tasks.gold import check_gold, read_gold
+from tasks.notices import notification_block
 from tasks.prompts import read_prompts
 
 __all__ = ["Check", "preflight"]
@@ -36,10 +38,20 @@ def preflight(configuration: Configuration) -> Iterator[Check]:
     held_out = read_prompts(configuration.evaluation.prompts) if configuration.evaluation.prompts else []
     if held_out:
         yield Check(what="held-out prompts", found=f"{len(held_out)} in {configuration.evaluation.prompts}")
+    by_people = configuration.labels.source == "people"
+    if by_people and configuration.labels.gold:
+        yield _check_known_answers(configuration)
     yield from _check_model(configuration, [*prompts, *held_out])
-    if configuration.labels.source == "people":
+    if by_people:
         yield from _check_label_studio(configuration)
     yield from _check_objectives(configuration, prompts[0])
+    if configuration.orchestration.notify:
+        yield Check(what="notifications", found=f"by {type(notification_block(configuration)).__name__}")
+
+
+def _check_known_answers(configuration: Configuration) -> Check:
+    rows = read_gold(configuration.labels.gold, configuration.sampling.group_size)
+    return Check(what="known answers", found=f"{len(rows)} in {configuration.labels.gold}")
 
 
 def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[Check]:
@@ -57,6 +69,8 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
             f"{float(sigma[-1]):.4g}, {int(trainable.sum())} of {len(trainable)} steps to train on"
         ),
     )
+    if configuration.labels.source == "people" and configuration.labels.gold:
+        check_gold(read_gold(configuration.labels.gold, configuration.sampling.group_size), policy.image_size)
     costs = epoch_costs(configuration, policy.latent_shape)
     yield from _check_disk(configuration, SPARE * costs.disk_megabytes(policy.image_size))
 

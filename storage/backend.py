@@ -33,6 +33,13 @@ class Backend(Protocol):
             MissingDataError: There is none.
         """
 
+    def size(self, key: str) -> int:
+        """The file's bytes, counted.
+
+        Raises:
+            MissingDataError: There is none.
+        """
+
     def put(self, key: str, data: bytes) -> None:
         """Write or replace a file, whole or not at all."""
 

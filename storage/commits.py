@@ -59,6 +59,12 @@ class Commit:
     replaces_lost: bool = False
     """It was made to heal the loss of its predecessor's marker: that one is gone, or no longer what was sealed."""
 
+    @property
+    def pruning(self) -> str:
+        """Of a commit with pruned files: when they were, by whom and why."""
+        by, reason = self.details.get("pruned_by", "somebody"), self.details.get("prune_reason", "no reason is given")
+        return f"on {self.time} by {by}: {reason}"
+
     @classmethod
     def read(cls, data: bytes, what: str, remedy: str) -> "Commit":
         """The commit that a marker's bytes describe.

@@ -40,6 +40,13 @@ class DiskBackend:
         except (FileNotFoundError, NotADirectoryError):
             raise MissingDataError(f"There is no file {path}") from None
 
+    def size(self, key: str) -> int:
+        path = self.local_path(key)
+        try:
+            return path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingDataError(f"There is no file {path}") from None
+
     def put(self, key: str, data: bytes) -> None:
         path = self.local_path(key)
         with _speaking_errors(path), self._temporary(data) as temporary:

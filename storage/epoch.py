@@ -247,7 +247,7 @@ class Epoch:
     # ---- what is added and what lies aside ------------------------------------------------------------------------
 
     def note(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Add a numbered file of a kind: ``proceed`` or ``voids``."""
+        """Add a numbered file of a kind, e.g. ``proceed``."""
         append_event(self.run, self.number, kind, body)
 
     def notes(self, kind: str) -> list[dict[str, Any]]:
@@ -332,8 +332,8 @@ class Epoch:
         shown = f"{commit.folder}/{path}" if path is not None else commit.folder
         if any(path is None or name == path or name.startswith(f"{path}/") for name in commit.pruned):
             return MissingDataError(
-                f"{shown} ({commit.name}, {self}) was pruned on {commit.time}, on request",
-                f"d3po audit {self.run.location}",
+                f"{shown} ({commit.name}, {self}) was pruned {commit.pruning}",
+                f"restore it from a backup if it is needed again; d3po audit {self.run.location} shows all that was pruned",
             )
         return MissingDataError(
             f"{commit.name} in {self} has no file {shown}; it has {sorted(commit.files)[:8]}", self.heal_command

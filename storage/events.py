@@ -1,4 +1,4 @@
-"""Numbered files of an epoch that are only ever added: bindings, decisions to proceed, voided groups."""
+"""Numbered files of an epoch that are only ever added: bindings, decisions to proceed, notices, and the like."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ def append_event(run: "Run", epoch: int, kind: str, body: Mapping[str, Any]) -> 
     Args:
         run: The run.
         epoch: The epoch's number.
-        kind: ``bindings``, ``proceed`` or ``voids``.
+        kind: One of ``layout.EVENT_KINDS``.
         body: What it says; ``number``, ``time`` and ``id`` are added.
     """
     number = 1 + max((layout.parse_event_key(key) or 0 for key in event_keys(run, epoch, kind)), default=0)

@@ -29,6 +29,11 @@ def copy_commit(source: Epoch, name: str, target: Epoch, as_name: str | None = N
     original = source.latest(name)
     if original is None:
         raise MissingDataError(f"{source} has no commit {name}", f"d3po status {source.run.location}")
+    if original.pruned:
+        raise MissingDataError(
+            f"{name} of {source} cannot be copied: {len(original.pruned)} of its files were pruned {original.pruning}",
+            f"restore them from a backup; d3po audit {source.run.location} shows all that was pruned",
+        )
     attempt = target.begin(as_name or name)
     if original.files:
         folder = source.fetch(original)

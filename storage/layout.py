@@ -52,8 +52,9 @@ GROUPS_FILE = "groups.parquet"
 IMAGES_FOLDER = "images"
 MEDIA_FOLDER = "media"
 
-EVENT_KINDS = ("bindings", "proceed", "voids")
-"""The numbered files of an epoch: who works on it, who said to go on, which groups no longer count."""
+EVENT_KINDS = ("bindings", "proceed", "voids", "notices", "forgotten")
+"""The numbered files of an epoch: who works on it, who said to go on, which groups no longer count, what the team was
+told, whose name was erased (by number)."""
 
 _ASIDE = ("labels/people.parquet", "report/", "adapter/")
 _RECORDS = frozenset({"commits", "report", "adapter", MEDIA_FOLDER, *EVENT_KINDS})

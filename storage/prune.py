@@ -14,14 +14,15 @@ from storage.errors import MissingDataError, StorageError
 __all__ = ["abandoned", "prune", "remove_abandoned"]
 
 
-def prune(epoch: Epoch, name: str, path: str, reason: str) -> Commit:
+def prune(epoch: Epoch, name: str, path: str, reason: str, by: str) -> Commit:
     """Remove a part of a sealed epoch's output, e.g. the latents of a shard.
 
     Args:
         epoch: A sealed epoch.
         name: The commit's name.
         path: A file or folder in it, e.g. ``traj.zarr``.
-        reason: Who wanted it, or why; kept in the marker.
+        reason: Why; kept in the marker.
+        by: Who wanted it; kept in the marker.
 
     Returns:
         The commit that counts now. Doing it again changes nothing.
@@ -45,7 +46,7 @@ def prune(epoch: Epoch, name: str, path: str, reason: str) -> Commit:
             previous=current.digest,
             files={file: entry for file, entry in current.files.items() if file not in gone},
             pruned={**current.pruned, **gone},
-            details={**current.details, "prune_reason": reason},
+            details={**current.details, "prune_reason": reason, "pruned_by": by},
             time=now(),
             replaces_lost=False,
         )

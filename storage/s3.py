@@ -63,6 +63,10 @@ class S3Backend:
         with self._speaking_errors(key):
             return bytes(obstore.get(self._store, check_relative(key)).bytes())
 
+    def size(self, key: str) -> int:
+        with self._speaking_errors(key):
+            return int(obstore.head(self._store, check_relative(key))["size"])
+
     def put(self, key: str, data: bytes) -> None:
         with self._speaking_errors(key):
             obstore.put(self._store, check_relative(key), data)

@@ -18,6 +18,7 @@ from storage.layout import remedy_for
 __all__ = [
     "GROUPS",
     "JUDGEMENTS",
+    "JUDGES",
     "METRICS",
     "PAIRS",
     "PEOPLE",
@@ -53,6 +54,19 @@ JUDGEMENTS = _schema(
     _field("seconds", pa.float64(), nullable=True),
 )
 """What was said of each group, one row per judgement. ``levels`` is [k][objectives], higher is better."""
+
+JUDGES = _schema(
+    "d3po-judges/1",
+    _field("judge", pa.string()),
+    _field("groups", pa.int64()),
+    _field("seconds_median", pa.float64(), nullable=True),
+    _field("compared", pa.int64()),
+    _field("agreement", pa.float64(), nullable=True),
+    _field("reliability", pa.float64(), nullable=True),
+    _field("gold_answers", pa.int64()),
+    _field("gold_accuracy", pa.float64(), nullable=True),
+)
+"""How well each judge agrees with the others and with known answers, by number; shares in [0, 1], empty where unknown."""
 
 PAIRS = _schema(
     "d3po-pairs/1",

@@ -193,7 +193,7 @@ def _verify_latest(epoch: Epoch, name: str, number: int) -> Iterator[Finding]:
         yield _finding(epoch, error, name, f"commits/{name}.{number}.json")
         return
     if commit.pruned:
-        message = f"{len(commit.pruned)} files of {name} in {epoch} were pruned on {commit.time}, on request"
+        message = f"{len(commit.pruned)} files of {name} in {epoch} were pruned {commit.pruning}"
         yield _own(epoch, "pruned", name, None, message)
     checked = epoch.run.each(lambda path: _verify_file(epoch, commit, path), commit.files)
     yield from (finding for finding in checked if finding is not None)

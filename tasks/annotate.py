@@ -15,8 +15,9 @@ from tasks.label_studio.client import LabelStudioClient
 from tasks.label_studio.parse import parse_export
 from tasks.label_studio.screens import Screen, result_for
 from tasks.programmed import programmed_objective
-from tasks.pull import programmed_values
+from tasks.pull import gold_values, programmed_values
 from tasks.push import push_plan, pushed
+from tasks.repeats import judgements_wanted
 
 __all__ = ["MARK_SHARE", "simulate_annotators"]
 
@@ -32,7 +33,7 @@ def simulate_annotators(
     judges: int,
     biases: Sequence[float] = (0.0,),
 ) -> dict[str, int]:
-    """Give every open group the judgements it still wants.
+    """Give every open group the judgements it still wants, and every known answer as many as a group gets.
 
     Args:
         context: An epoch whose comparisons are pushed.
@@ -51,17 +52,19 @@ def simulate_annotators(
         programmed_objective(context.configuration, objective)
     client = connect()
     push, plan = pushed(context), push_plan(context)
-    wanted = context.configuration.labels.judgements_per_group
+    people = context.configuration.labels.judgements_per_group
+    wanted = judgements_wanted(context) | dict.fromkeys(plan.gold, people)
     given: dict[str, set[str]] = defaultdict(set)
-    for judgement in parse_export(client.annotations(push["project"]), plan, push["ls_tasks"]).judgements:
+    parsed = parse_export(client.annotations(push["project"]), plan, push["ls_tasks"])
+    for judgement in (*parsed.judgements, *parsed.gold):
         given[judgement.group_id].add(judgement.judge)
-    users = _users(client, max(judges, wanted))
+    users = _users(client, max(judges, *wanted.values()))
     bias_of = _one_each(biases, len(users))
-    columns = [programmed_values(context, objective) for objective in objectives]
+    columns = [programmed_values(context, name) | gold_values(context, plan, name) for name in objectives]
     values = {id: tuple(column[id] for column in columns) for id in columns[0]}
     left: Counter[str] = Counter()
-    for group_id, order in plan.orders.items():
-        missing = wanted - len(given[group_id])
+    for group_id, order in plan.shown.items():
+        missing = wanted[group_id] - len(given[group_id])
         free = [index for index, user in enumerate(users) if f"user:{user}" not in given[group_id]]
         for index in free[: max(missing, 0)]:
             judge = SimulatedJudge(

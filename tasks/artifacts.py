@@ -8,7 +8,9 @@ from prefect.artifacts import Artifact, create_markdown_artifact, create_table_a
 from storage.commits import Commit
 from tasks.context import EpochContext, run_folder
 from tasks.costs import epoch_costs
+from tasks.judges import agreement_of_epoch, shown_rows
 from tasks.progress import Progress
+from tasks.repeats import judgements_wanted
 from tasks.training_plan import training_plan
 
 __all__ = ["key", "publish_adapter", "publish_pairs", "publish_plan", "publish_progress"]
@@ -30,7 +32,7 @@ def publish_plan(context: EpochContext, plan: dict[str, Any]) -> None:
         "groups × images × steps": f"{groups} × {size} × {steps}",
         "network evaluations for sampling": epoch_costs(configuration, ()).sampling_evaluations,
         "shards": len(plan["shards"]),
-        "judgements wanted": groups * configuration.labels.judgements_per_group,
+        "judgements wanted": sum(judgements_wanted(context).values()),
         "starts from": "the pretrained model" if plan["adapter_in"] is None else f"epoch {plan['adapter_in']['epoch']}",
     }
     create_table_artifact(
@@ -61,6 +63,13 @@ def publish_pairs(context: EpochContext, attempt: Commit) -> None:
         table=[{"what": name, "value": str(value)} for name, value in facts.items()],
         key=key(context, "judgements"),
         description=f"Judgements and pairs of epoch {context.number}",
+    )
+    agreement = agreement_of_epoch(context)
+    alpha = "not known" if agreement.alpha is None else f"{agreement.alpha:.3f}"
+    create_table_artifact(
+        table=shown_rows(agreement),
+        key=key(context, "judges"),
+        description=f"Judges of epoch {context.number}, by number; Krippendorff's alpha {alpha}",
     )
 
 

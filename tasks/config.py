@@ -62,9 +62,19 @@ class LabelsConfig(Section):
     pixelated: bool = frozen_by("labels", False)
     """Enlarge with hard pixel edges, for images of a few dozen pixels."""
     judgements_per_group: int = frozen_by("labels", 1, ge=1)
-    """Distinct people whose judgements settle a group."""
+    """Distinct people whose judgements settle a group, and who are shown each comparison with a known answer."""
     max_skips: int = frozen_by("labels", 2, ge=1)
     """Distinct people whose skips set a group aside."""
+    repeat_fraction: float = frozen_by("labels", 0.0, ge=0.0, le=1.0)
+    """Share of the groups, drawn by the seed, that one more person judges: agreement is known at this price even where
+    one judgement settles a group."""
+    gold: str | None = frozen_by("labels", None)
+    """CSV of comparisons whose answer is known, with the columns ``prompt``, ``good`` and ``bad`` (images relative to
+    the file, several separated by ``;``). They are shown like any other and never trained on."""
+    gold_fraction: float = frozen_by("labels", 0.0, ge=0.0, le=0.5)
+    """Share of the comparisons shown that have a known answer; where ``gold`` has fewer, each is shown several times."""
+    gold_floor: float = frozen_by("free", 0.7, ge=0.0, le=1.0)
+    """A person who tells a smaller share of the known answers rightly is warned about; their judgements still count."""
     objectives: tuple[str, ...] = frozen_by("labels", ("jpeg_compressibility",), min_length=1)
     """Programmed objectives: the judge of ``source: programmed``, and what simulated annotators go by. Of several, an
     image is better that is at least as good in all and better in one; otherwise it is a tie."""
@@ -94,6 +104,9 @@ class OrchestrationConfig(Section):
     """Ranks of the training (torchrun)."""
     shard_retries: int = frozen_by("free", 1, ge=0)
     """How often Prefect retries a shard by itself."""
+    notify: str | None = frozen_by("free", None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
+    """A Prefect notification block, ``kind/name`` (``slack-webhook/team``), that is told once of each of these:
+    judgements are wanted (with the link), they are complete, a flow run failed or crashed, the epoch is sealed."""
 
 
 class EvaluationConfig(Section):
@@ -149,6 +162,11 @@ class Configuration(Section):
             )
         self._objective_fits()
         self._target_is_measured()
+        if (self.labels.gold is None) != (self.labels.gold_fraction == 0.0):
+            raise ValueError(
+                f"labels.gold is {self.labels.gold!r} and labels.gold_fraction {self.labels.gold_fraction:g}: known "
+                "answers need both, a file and a share above 0. Set both, or neither"
+            )
         _check_objectives(self)
         if self.labels.source == "people":
             screen_of(self.labels, self.sampling.group_size)

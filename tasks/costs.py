@@ -58,7 +58,7 @@ def epoch_costs(configuration: Configuration, latent_shape: Sequence[int], held_
     trained = size * transitions - (0 if training.transitions_per_trajectory else saved)  # a subset may be without it
     return EpochCosts(
         images=groups * size,
-        judgements=groups * labels.judgements_per_group,
+        judgements=groups * labels.judgements_per_group + round(groups * labels.repeat_fraction),
         pairs=groups * (1 if labels.screen == "compare" else (size // 2) * math.ceil(size / 2)),
         sampling_evaluations=rows * groups * evaluated,
         training_evaluations=rows * groups * trained * training.inner_epochs,

@@ -16,7 +16,8 @@ from storage.seals import epoch_content
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.generate import write_prompt_embeds
-from tasks.media import show_images
+from tasks.media import show_gold, show_images
+from tasks.push import push_plan
 from tasks.reference import write_reference
 from tasks.shards import write_generated
 
@@ -35,6 +36,10 @@ def heal(context: EpochContext) -> Iterator[str]:
         UserError: Something is damaged that cannot be computed again, or that came out otherwise after people saw it.
     """
     damaged = scan(context.epoch)
+    for name in context.epoch.commit_numbers():
+        commit = context.epoch.latest(name) if name.startswith("shard-") and name not in damaged else None
+        if commit is not None and commit.pruned:
+            yield f"{name}: {len(commit.pruned)} files were pruned {commit.pruning}; they are not made again"
     lost = [name for name in damaged if _maker(name) is None]
     for name in sorted(set(damaged) - set(lost), key=lambda name: (name == "reference", name)):  # it reads the shards
         check = _AsBefore(context, name)
@@ -42,6 +47,8 @@ def heal(context: EpochContext) -> Iterator[str]:
         yield f"{name}: made again in attempt {after.attempt}, {OUTCOMES[check.same]}"
     if "push" in context.epoch.commit_numbers() and "push" not in lost:
         show_images(context)
+        if "push-plan" not in lost:
+            show_gold(context, push_plan(context))
     if lost:
         raise UserError(
             f"{', '.join(lost)} of epoch {context.number} is damaged, and what people or the training made cannot be "

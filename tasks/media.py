@@ -12,9 +12,11 @@ from storage.layout import IMAGES_FOLDER, MEDIA_FOLDER
 from tasks.config import Configuration
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
+from tasks.gold import GOLD_FOLDER
+from tasks.label_studio.parse import PushPlan
 from tasks.label_studio.screens import local_file_url
 
-__all__ = ["media_folder", "show_images"]
+__all__ = ["media_folder", "show_gold", "show_images"]
 
 
 def show_images(context: EpochContext) -> tuple[Path, dict[str, str]]:
@@ -36,6 +38,20 @@ def show_images(context: EpochContext) -> tuple[Path, dict[str, str]]:
             _place(images / image.name, folder / image.name)
             urls[image.stem] = local_file_url(f"{prefix}/{context.epoch_key}/{MEDIA_FOLDER}/{image.name}")
     return served, urls
+
+
+def show_gold(context: EpochContext, plan: PushPlan) -> dict[str, str]:
+    """Put the images with known answers beside the epoch's; image id → address."""
+    if not plan.gold:
+        return {}
+    served, prefix = media_folder(context.configuration)
+    images = context.epoch.fetch(context.epoch.latest("push-plan"), GOLD_FOLDER)
+    urls = {}
+    for known in plan.gold.values():
+        for image in known.order:
+            _place(images / f"{image}.png", served / context.epoch_key / MEDIA_FOLDER / f"{image}.png")
+            urls[image] = local_file_url(f"{prefix}/{context.epoch_key}/{MEDIA_FOLDER}/{image}.png")
+    return urls
 
 
 def media_folder(configuration: Configuration) -> tuple[Path, str]:

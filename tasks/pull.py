@@ -18,14 +18,19 @@ from storage.layout import IMAGES_FOLDER
 from storage.tables import JUDGEMENTS, PEOPLE, read_rows, write_table
 from tasks.connection import connect
 from tasks.context import EpochContext
-from tasks.label_studio.parse import ParsedAnnotations, parse_export
+from tasks.forget import PEOPLE_FILE, forgotten
+from tasks.gold import GOLD_FOLDER
+from tasks.label_studio.parse import ParsedAnnotations, PushPlan, parse_export
 from tasks.label_studio.reading import read_export
 from tasks.log import logger
 from tasks.programmed import definitions, programmed_objective
 from tasks.progress import Progress, progress
 from tasks.push import push_plan, pushed
+from tasks.repeats import judgements_wanted
 
 __all__ = [
+    "gold_answers",
+    "gold_values",
     "images_of",
     "judge_by_programme",
     "judgements_of",
@@ -36,6 +41,10 @@ __all__ = [
     "pull",
     "write_judgements",
 ]
+
+JUDGEMENTS_FILE = "judgements.parquet"
+GOLD_FILE = "gold.parquet"
+"""Answers that are known, in a file of their own: what is trained on is read from the other."""
 
 
 def labels_progress(context: EpochContext) -> Progress:
@@ -71,9 +80,12 @@ def pull(context: EpochContext) -> dict[str, int]:
         parsed = _parse(context, read_export(attempt.path / "export.json.gz"))
         done = _progress(context, parsed)
         write_judgements(attempt.path, parsed.judgements)
+        if parsed.gold:
+            write_judgements(attempt.path, parsed.gold, GOLD_FILE)
         (attempt.path / "set-aside.json").write_text(_set_aside(parsed, done))
         details = {
             "judgements": len(parsed.judgements),
+            "gold_answers": len(parsed.gold),
             "skips": len(parsed.skips),
             "set_aside": len(parsed.set_aside),
             "drafts": parsed.drafts,
@@ -83,8 +95,8 @@ def pull(context: EpochContext) -> dict[str, int]:
         _report(parsed)
         # Before the commit, after which a rerun does not come here again.
         people = attempt.path.parent / f"people-{attempt.id}.parquet"
-        write_table(people, client.people(parsed.people), PEOPLE)
-        epoch.write_aside("labels/people.parquet", people.read_bytes())
+        write_table(people, client.people(parsed.people - forgotten(context.run)), PEOPLE)
+        epoch.write_aside(PEOPLE_FILE, people.read_bytes())
         people.unlink()
         epoch.commit(attempt, details)
     return dict(epoch.latest("pull").details)
@@ -115,7 +127,16 @@ def judge_by_programme(context: EpochContext) -> dict[str, Any]:
 
 def judgements_of(context: EpochContext) -> list[Judgement]:
     """The frozen judgements of the epoch."""
-    rows = read_rows(context.epoch.fetch(context.epoch.latest("pull"), "judgements.parquet"), JUDGEMENTS)
+    return _read_judgements(context, JUDGEMENTS_FILE)
+
+
+def gold_answers(context: EpochContext) -> list[Judgement]:
+    """What people said, until the pull, of the comparisons whose answer is known."""
+    return _read_judgements(context, GOLD_FILE) if GOLD_FILE in context.epoch.latest("pull").files else []
+
+
+def _read_judgements(context: EpochContext, file: str) -> list[Judgement]:
+    rows = read_rows(context.epoch.fetch(context.epoch.latest("pull"), file), JUDGEMENTS)
     return [
         Judgement(**row | {"trajectory_ids": tuple(row["trajectory_ids"]), "levels": tuple(map(tuple, row["levels"]))})
         for row in rows
@@ -134,6 +155,17 @@ def programmed_values(context: EpochContext, objective: str) -> dict[str, float]
     return values
 
 
+def gold_values(context: EpochContext, plan: PushPlan, objective: str) -> dict[str, float]:
+    """Image id → what a programmed objective says of it, over the comparisons with a known answer."""
+    shown = {image: known.prompt for known in plan.gold.values() for image in known.order}
+    if not shown:
+        return {}
+    folder = context.epoch.fetch(context.epoch.latest("push-plan"), GOLD_FOLDER)
+    images = np.stack([np.asarray(Image.open(folder / f"{image}.png").convert("RGB")) for image in shown])
+    found = programmed_objective(context.configuration, objective)(images, [*shown.values()])
+    return dict(zip(shown, found.tolist(), strict=True))
+
+
 def images_of(context: EpochContext, name: str) -> dict[str, np.ndarray]:
     """Trajectory id → [height, width, 3] uint8, of one committed shard, in id order."""
     commit = context.epoch.latest(name)
@@ -147,17 +179,16 @@ def _parse(context: EpochContext, records: Iterable[dict[str, Any]]) -> ParsedAn
 
 
 def _progress(context: EpochContext, parsed: ParsedAnnotations) -> Progress:
-    labels = context.configuration.labels
     return progress(
         context.groups(),
         parsed.judgements,
         parsed.skips,
-        judgements_per_group=labels.judgements_per_group,
-        max_skips=labels.max_skips,
+        judgements_per_group=judgements_wanted(context),
+        max_skips=context.configuration.labels.max_skips,
     )
 
 
-def write_judgements(folder: Path, judgements: Iterable[Judgement]) -> None:
+def write_judgements(folder: Path, judgements: Iterable[Judgement], file: str = JUDGEMENTS_FILE) -> None:
     """The table of an epoch's judgements, as a pull commits it."""
     rows = [
         {
@@ -172,7 +203,7 @@ def write_judgements(folder: Path, judgements: Iterable[Judgement]) -> None:
         }
         for item in judgements
     ]
-    write_table(folder / "judgements.parquet", rows, JUDGEMENTS)
+    write_table(folder / file, rows, JUDGEMENTS)
 
 
 def _set_aside(parsed: ParsedAnnotations, done: Progress) -> str:

@@ -8,10 +8,12 @@ from prefect.cache_policies import NO_CACHE
 from d3po_core.noise import generator
 from tasks.connection import connect, public_url
 from tasks.context import EpochContext
+from tasks.gold import GOLD_FOLDER, mix_in
 from tasks.label_studio.parse import PushPlan
 from tasks.label_studio.screens import task_data
 from tasks.log import logger
-from tasks.media import show_images
+from tasks.media import show_gold, show_images
+from tasks.repeats import repeated
 from tasks.screen import screen_of
 
 __all__ = ["import_comparisons", "push", "push_plan", "pushed"]
@@ -35,6 +37,7 @@ def import_comparisons(context: EpochContext, *, supersede: bool = False) -> Non
         screen_of(context.configuration.labels, context.configuration.sampling.group_size),
     )
     media, urls = show_images(context)
+    urls |= show_gold(context, plan)
     client = connect()
     project = client.ensure_project(
         context.uid_prefix,
@@ -43,12 +46,14 @@ def import_comparisons(context: EpochContext, *, supersede: bool = False) -> Non
         judgements_per_group=context.configuration.labels.judgements_per_group,
         media_path=str(media),
     )
-    groups = context.groups()
+    shown = plan.shown
     items = [
-        task_data(screen, plan.uid(group_id), groups[group_id].prompt, [urls[trajectory] for trajectory in order])
-        for group_id, order in plan.orders.items()
+        task_data(screen, plan.uid(name), _prompt(context, plan, name), [urls[image] for image in shown[name]])
+        for name in _mixed(context, list(shown))
     ]
     ls_tasks = client.import_exactly_once(project, items)
+    more = [ls_task for group in repeated(context) for ls_task in ls_tasks[plan.uid(group)]]
+    client.ask_more_people(more, context.configuration.labels.judgements_per_group + 1)
     attempt = epoch.begin("push")
     body = {
         "format": PUSH_FORMAT,
@@ -57,7 +62,8 @@ def import_comparisons(context: EpochContext, *, supersede: bool = False) -> Non
         "ls_tasks": ls_tasks,
     }
     (attempt.path / "push.json").write_text(json.dumps(body, indent=1))
-    epoch.commit(attempt, {"project": project, "comparisons": len(items)}, supersede=supersede)
+    details = {"project": project, "comparisons": len(items), "gold": len(plan.gold), "repeated": len(more)}
+    epoch.commit(attempt, details, supersede=supersede)
     logger().info("%d comparisons wait for people at %s", len(items), body["url"])
 
 
@@ -65,6 +71,7 @@ def push_plan(context: EpochContext) -> PushPlan:
     """The presentation orders, drawn from the run seed and committed before anything is imported."""
     epoch = context.epoch
     if epoch.latest("push-plan") is None:
+        attempt = epoch.begin("push-plan")
         size = context.configuration.sampling.group_size
         screen = screen_of(context.configuration.labels, size)
         plan = PushPlan(
@@ -80,8 +87,8 @@ def push_plan(context: EpochContext) -> PushPlan:
                 )
                 for group in context.groups().values()
             },
+            gold=mix_in(context, attempt.path / GOLD_FOLDER),
         )
-        attempt = epoch.begin("push-plan")
         (attempt.path / "push-plan.json").write_text(json.dumps(plan.to_json(), indent=1))
         epoch.commit(attempt)
     return PushPlan.from_json(json.loads(epoch.fetch(epoch.latest("push-plan"), "push-plan.json").read_text()))
@@ -90,3 +97,15 @@ def push_plan(context: EpochContext) -> PushPlan:
 def pushed(context: EpochContext) -> dict:
     """The committed push: ``project``, ``url`` and ``ls_tasks`` (uid → Label Studio task numbers)."""
     return json.loads(context.epoch.fetch(context.epoch.latest("push"), "push.json").read_text())
+
+
+def _mixed(context: EpochContext, names: list[str]) -> list[str]:
+    """The comparisons in the order in which people meet them: shuffled where some have known answers."""
+    if len(names) == len(context.groups()):
+        return names
+    order = generator("mixture", run_seed=context.configuration.seed, epoch=context.number).permutation(len(names))
+    return [names[place] for place in order]
+
+
+def _prompt(context: EpochContext, plan: PushPlan, name: str) -> str:
+    return plan.gold[name].prompt if name in plan.gold else context.groups()[name].prompt

@@ -10,9 +10,10 @@ from d3po_core.records import Judgement, Pair, Reward
 from storage.commits import Commit
 from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
-from storage.tables import PAIRS, REWARDS, read_rows, rows_digest, write_table
+from storage.tables import JUDGES, PAIRS, REWARDS, read_rows, rows_digest, write_table
 from tasks.config import changed_fields
 from tasks.context import EpochContext
+from tasks.judges import JUDGES_FILE, agreement_of_epoch, doubts, judge_rows
 from tasks.log import flow_run_id, logger
 from tasks.micro_batch import micro_batch
 from tasks.pull import judgements_of
@@ -48,24 +49,28 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     judgements = judgements_of(context)
     pairs, statistics = judgements_to_pairs(judgements, context.configuration.training.votes)
     rewards = _rewards(context, judgements) if context.configuration.objective.spec.labels == "rewards" else []
+    agreement = agreement_of_epoch(context)
     attempt = epoch.begin("train-plan")
     body = {
         "format": TRAINING_FORMAT,
         "frozen": context.configuration.section_of_class("training"),
         "micro_batch": micro_batch(context.configuration, context.epoch) if pairs or rewards else 1,
         "statistics": asdict(statistics),
-        "metrics": statistics.metrics(),
+        "metrics": statistics.metrics() | agreement.metrics(),
         "training_processes": context.configuration.orchestration.training_processes,
     }
     (attempt.path / "plan.json").write_text(json.dumps(body, indent=1))
     content = {"pairs": rows_digest(_rows(pairs), PAIRS)}
     write_table(attempt.path / "pairs.parquet", _rows(pairs), PAIRS)
+    write_table(attempt.path / JUDGES_FILE, judge_rows(agreement), JUDGES)
     if rewards:
         content["rewards"] = rows_digest(_rows(rewards), REWARDS)
         write_table(attempt.path / "rewards.parquet", _rows(rewards), REWARDS)
     details = {"pairs": len(pairs), "rewards": len(rewards), "flow_run": flow_run}
     commit = epoch.commit(attempt, details, content, supersede=existing is not None)
     _log_statistics(statistics, pairs)
+    for doubt in doubts(agreement, context.configuration.labels.gold_floor):
+        logger().warning("%s", doubt)
     if not pairs and not rewards:
         logger().warning("nothing to train on: every comparison was a tie or undecided; the adapter stays as it was")
     return commit

@@ -167,6 +167,14 @@ class LabelStudioClient:
                 request_options={"max_retries": 0, "timeout": IMPORT_SECONDS},
             )  # fmt: skip
 
+    def ask_more_people(self, ls_tasks: Collection[int], people: int) -> None:
+        """Have Label Studio's queue show these tasks to so many distinct people, whatever the project says.
+
+        Only after the last import: a project whose settings change spreads its own number over all its tasks.
+        """
+        for ls_task in sorted(ls_tasks):
+            self._read(f"setting the overlap of task {ls_task}", lambda id=ls_task: self._overlap(id, people))
+
     def count(self, project: int) -> int:
         """How many tasks the project has, by the server's own list."""
         self._project(project)
@@ -357,8 +365,15 @@ class LabelStudioClient:
             raise ProjectGoneError(f"there is no task {ls_task} at {self.url} any more.", "d3po status RUN") from None
         return made.id
 
+    def _overlap(self, ls_task: int, people: int) -> None:
+        found = self._sdk.tasks.update(id=str(ls_task), overlap=people).overlap
+        if found != people:
+            raise UnreachableError(
+                f"{self.url} shows task {ls_task} to {found} people, {people} were asked for.", "d3po services status"
+            )
+
     def _read(self, doing: str, call: Callable[[], T], project: int | None = None) -> T:
-        """A request that changes nothing, asked again when it does not come through."""
+        """A request that changes nothing, or the same each time, asked again when it does not come through."""
         for attempt in range(READ_ATTEMPTS):
             try:
                 with _explained(doing, self.url, project):

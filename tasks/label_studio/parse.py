@@ -6,7 +6,7 @@ aside with the reason. Which image stood where is read from the push plan, never
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +14,20 @@ from d3po_core.records import Judgement
 
 from .screens import COMPARE_VERDICTS, Screen
 
-__all__ = ["ParsedAnnotations", "PushPlan", "SetAside", "Skip", "parse_export"]
+__all__ = ["KnownAnswer", "ParsedAnnotations", "PushPlan", "SetAside", "Skip", "parse_export"]
 
 _PLAN_FORMAT = "d3po-push-plan/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownAnswer:
+    """A comparison whose answer is known: no group of the epoch, shown as if it were one."""
+
+    prompt: str
+    order: tuple[str, ...]
+    """Its images' ids in presented order."""
+    good: tuple[str, ...]
+    """Those that are better than the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +40,13 @@ class PushPlan:
     screen: Screen
     orders: Mapping[str, tuple[str, ...]]
     """Group id to its trajectory ids in presented order."""
+    gold: Mapping[str, KnownAnswer] = field(default_factory=dict)
+    """Comparisons with a known answer, by ids that no group has."""
+
+    @property
+    def shown(self) -> dict[str, tuple[str, ...]]:
+        """All comparisons that people meet: the groups', then those with a known answer."""
+        return {**self.orders, **{name: known.order for name, known in self.gold.items()}}
 
     def uid(self, group_id: str) -> str:
         """The key of a group's comparison in Label Studio's data."""
@@ -40,7 +58,8 @@ class PushPlan:
                   "labeling_config": self.screen.labeling_config, "instructions": self.screen.instructions,
                   "digest": self.screen.digest}  # fmt: skip
         orders = {group: list(order) for group, order in sorted(self.orders.items())}
-        return {"format": _PLAN_FORMAT, "run_id": self.run_id, "epoch": self.epoch, "screen": screen, "orders": orders}
+        body = {"format": _PLAN_FORMAT, "run_id": self.run_id, "epoch": self.epoch, "screen": screen, "orders": orders}
+        return body | ({"gold": {name: asdict(known) for name, known in self.gold.items()}} if self.gold else {})
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "PushPlan":
@@ -53,7 +72,11 @@ class PushPlan:
             raise ValueError(f"a push plan of format {_PLAN_FORMAT!r} was expected, found {body.get('format')!r}")
         screen = Screen(**{key: value for key, value in body["screen"].items() if key != "digest"})
         orders = {group: tuple(order) for group, order in body["orders"].items()}
-        return cls(run_id=body["run_id"], epoch=body["epoch"], screen=screen, orders=orders)
+        gold = {
+            name: KnownAnswer(prompt=known["prompt"], order=tuple(known["order"]), good=tuple(known["good"]))
+            for name, known in body.get("gold", {}).items()
+        }
+        return cls(run_id=body["run_id"], epoch=body["epoch"], screen=screen, orders=orders, gold=gold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +105,8 @@ class ParsedAnnotations:
     """Everything that people left in a project."""
 
     judgements: list[Judgement] = field(default_factory=list)
+    gold: list[Judgement] = field(default_factory=list)
+    """Of the comparisons with a known answer; as valid as the others, and of no group."""
     skips: list[Skip] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     drafts: int = 0
@@ -112,7 +137,7 @@ def parse_export(
     Returns:
         Sorted by annotation number. Nothing that a record may contain raises.
     """
-    groups = {plan.uid(group_id): group_id for group_id in plan.orders}
+    groups = {plan.uid(group_id): group_id for group_id in plan.shown}
     pushed = {ls_task: uid for uid, ls_tasks in (push or {}).items() for ls_task in ls_tasks}
     parsed = ParsedAnnotations()
     seen: set[str] = set()
@@ -129,7 +154,7 @@ def parse_export(
                 parsed.people.add(person)
             _sort_in(parsed, annotation, plan, group_id, orphaned)
     parsed.missing = sorted(set(plan.orders) - seen)
-    for kind in (parsed.judgements, parsed.skips, parsed.set_aside):
+    for kind in (parsed.judgements, parsed.gold, parsed.skips, parsed.set_aside):
         kind.sort(key=lambda one: _number(one.id))
     return parsed
 
@@ -160,12 +185,17 @@ def _sort_in(parsed: ParsedAnnotations, annotation: Any, plan: PushPlan, group_i
             return
         verdict, levels = _read_result(annotation.get("result"), plan.screen)
         judgement = Judgement(
-            id=identity, group_id=group_id, judge=judge, verdict=verdict, trajectory_ids=tuple(plan.orders[group_id]),
+            id=identity, group_id=group_id, judge=judge, verdict=verdict, trajectory_ids=_order(plan, group_id),
             levels=tuple((level,) for level in levels), updated_at=updated_at, seconds=_seconds(annotation),
         )  # fmt: skip
-        parsed.judgements.append(judgement)
+        (parsed.gold if group_id in plan.gold else parsed.judgements).append(judgement)
     except _NotAJudgement as reason:
         parsed.set_aside.append(SetAside(id=identity, reason=str(reason), group=group_id))
+
+
+def _order(plan: PushPlan, group_id: str) -> tuple[str, ...]:
+    known = plan.gold.get(group_id)
+    return tuple(plan.orders[group_id]) if known is None else known.order
 
 
 def _read_result(result: Any, screen: Screen) -> tuple[str, list[float]]:

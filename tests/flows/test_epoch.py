@@ -317,7 +317,7 @@ def test_report_and_artifacts(project: Project, sealed: Sealed):
 
     with project.entered(), prefect_client() as client:
         keys = {artifact.key for artifact in client.read_artifacts()}
-    wanted = {"plan", "contact-sheet", "annotation-progress", "judgements", "training-curves", "adapter"}
+    wanted = {"plan", "contact-sheet", "annotation-progress", "judgements", "judges", "training-curves", "adapter"}
     assert {f"human-{name}" for name in wanted} <= keys
 
 

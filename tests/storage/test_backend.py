@@ -17,6 +17,7 @@ def test_put_replaces_and_get_reads(backend):
     backend.put("a/b.json", b"1")
     backend.put("a/b.json", b"22")
     assert backend.get("a/b.json") == b"22"
+    assert backend.size("a/b.json") == 2
 
 
 def test_create_is_exclusive_and_idempotent(backend):
@@ -30,6 +31,8 @@ def test_create_is_exclusive_and_idempotent(backend):
 def test_a_missing_file_is_named(backend):
     with pytest.raises(MissingDataError, match="a/nothing"):
         backend.get("a/nothing")
+    with pytest.raises(MissingDataError, match="a/nothing"):
+        backend.size("a/nothing")
 
 
 def test_lists_are_sorted_and_deep(backend):

@@ -168,23 +168,23 @@ def test_healing_makes_a_sealed_epoch_whole_again(sealed, how, what):
 
 def test_pruned_data_are_told_from_broken(sealed):
     epoch = sealed.epoch(0)
-    first = prune(epoch, "shard-000000", "traj.zarr", "space")
-    assert prune(epoch, "shard-000000", "traj.zarr", "again") == first
+    first = prune(epoch, "shard-000000", "traj.zarr", "space", "ada")
+    assert prune(epoch, "shard-000000", "traj.zarr", "again", "ada") == first
     assert not [key for key in sealed.backend.keys("epochs/0000/shards") if "000000-" in key and "traj.zarr" in key]
     assert [(finding.kind, finding.broken) for finding in verify_epoch(sealed.epoch(1))] == [("pruned", False)]
     assert scan(epoch) == []
-    with pytest.raises(MissingDataError, match=r"traj\.zarr .* was pruned on"):
+    with pytest.raises(MissingDataError, match=r"traj\.zarr .* was pruned on .* by ada: space"):
         epoch.fetch(first, "traj.zarr")
     assert epoch.fetch(first, "groups.parquet").is_file()
     assert abandoned(epoch) == []
     with pytest.raises(MissingDataError, match="has no nothing"):
-        prune(epoch, "shard-000000", "nothing", "space")
+        prune(epoch, "shard-000000", "nothing", "space", "ada")
 
 
 def test_an_open_epoch_is_not_pruned(run):
     commit_epoch(run.epoch(0))
     with pytest.raises(StorageError, match="not sealed; its data are still needed"):
-        prune(run.epoch(0), "shard-000000", "traj.zarr", "space")
+        prune(run.epoch(0), "shard-000000", "traj.zarr", "space", "ada")
 
 
 def test_only_what_no_commit_counts_on_is_abandoned(sealed):

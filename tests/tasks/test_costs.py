@@ -37,3 +37,8 @@ def test_marking_gives_at_most_the_product_of_the_halves():
     mark = configuration(sampling={"group_size": 7}, labels={"screen": "mark", "judgements_per_group": 3})
     costs = epoch_costs(mark, (4, 8, 8))
     assert (costs.pairs, costs.judgements, costs.images) == (1200, 300, 700)
+
+
+def test_repeated_groups_are_judgements_too():
+    labels = {"judgements_per_group": 2, "repeat_fraction": 0.1}
+    assert epoch_costs(configuration(labels=labels), (4, 8, 8)).judgements == 210

@@ -13,14 +13,17 @@ from benchmarks.large_epoch import (
     write_shards,
 )
 from storage.disk import DiskBackend
+from storage.tables import PEOPLE, read_rows
 from tasks.annotate import simulate_annotators
 from tasks.config import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
+from tasks.forget import PEOPLE_FILE, forget
+from tasks.label_studio.screens import result_for
 from tasks.media import media_folder, show_images
 from tasks.plan import make_plan
 from tasks.pull import judgements_of, labels_progress, pull
-from tasks.push import push, push_plan
+from tasks.push import push, push_plan, pushed
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.label_studio import DATABASE, LabelStudioServer
 from tests.support.project import Project
@@ -90,6 +93,27 @@ def test_simulated_judges_have_their_own_biases(
     assert {orders[group][0][-1] for group in orders} == {"0", "1"}
     with pytest.raises(UserError, match="3 biases for 2 judges"):
         simulate_annotators(both, objectives=["first"], error_rate=0.0, judges=2, biases=[0.0] * 3)
+
+
+def test_names_that_were_asked_to_go_are_not_pulled(
+    shown: EpochContext, proxy: FaultProxy, label_studio: LabelStudioServer
+):
+    """And Label Studio's own page of a person can be emptied without losing who said what."""
+    push.fn(shown)
+    client = label_studio.connect()
+    other = client.create_user("charles@example.invalid", "Charles")
+    plan, tasks = push_plan(shown), pushed(shown)["ls_tasks"]
+    for place, group in enumerate(plan.orders):
+        user = other if place % 2 else client.whoami()
+        client.annotate(tasks[plan.uid(group)][0], result_for(plan.screen, "left"), user)
+    assert forget(shown.run, other) == []
+    answered = label_studio.request("PATCH", f"/api/users/{other}/", json={"first_name": "", "last_name": ""})
+    assert answered.status_code == 200
+    assert client.people({other})[0]["name"] == ""
+    pull.fn(shown)
+    rows = read_rows(Path(shown.run.location, shown.epoch_key, PEOPLE_FILE), PEOPLE)
+    assert [row["user"] for row in rows] == [client.whoami()]
+    assert sum(one.judge == f"user:{other}" for one in judgements_of(shown)) == 3
 
 
 def test_images_of_any_number_of_shards_are_found_by_one_listing(shown: EpochContext, monkeypatch: pytest.MonkeyPatch):

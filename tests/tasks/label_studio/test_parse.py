@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.label_studio.parse import PushPlan, parse_export
+from tasks.label_studio.parse import KnownAnswer, PushPlan, parse_export
 from tasks.label_studio.screens import compare_screen, mark_screen, result_for
 
 ORDERS = {"g000000": ("g000000-1", "g000000-0"), "g000001": ("g000001-0", "g000001-1")}
 COMPARE = PushPlan(run_id="r", epoch=0, screen=compare_screen(), orders=ORDERS)
 MARK = PushPlan(run_id="r", epoch=0, screen=mark_screen(2), orders=ORDERS)
+KNOWN = KnownAnswer(prompt="known", order=("g000009-0", "g000009-1"), good=("g000009-1",))
+WITH_GOLD = PushPlan(run_id="r", epoch=0, screen=compare_screen(), orders=ORDERS, gold={"g000009": KNOWN})
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text(max_size=5),
@@ -45,7 +47,8 @@ annotations = anything | st.fixed_dictionaries(
 records = anything | st.fixed_dictionaries(
     {
         "id": st.integers(1, 5) | anything,
-        "data": anything | st.fixed_dictionaries({"uid": st.sampled_from(["r/0/g000000", "r/0/g9", "x"]) | anything}),
+        "data": anything
+        | st.fixed_dictionaries({"uid": st.sampled_from(["r/0/g000000", "r/0/g000009", "r/0/g9", "x"]) | anything}),
         "annotations": st.lists(annotations, max_size=3) | anything,
         "drafts": st.lists(st.integers(), max_size=2) | anything,
     }
@@ -53,7 +56,7 @@ records = anything | st.fixed_dictionaries(
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(records, max_size=4), st.sampled_from([COMPARE, MARK]))
+@given(st.lists(records, max_size=4), st.sampled_from([COMPARE, MARK, WITH_GOLD]))
 def test_every_annotation_ends_in_one_place(found: list, plan: PushPlan):
     parsed = parse_export(found, plan, {"r/0/g000000": [1], "r/0/g000001": [2]})
     there = sum(
@@ -61,11 +64,12 @@ def test_every_annotation_ends_in_one_place(found: list, plan: PushPlan):
         for record in found
         if isinstance(record, dict)
     ) + sum(1 for record in found if not isinstance(record, dict))
-    assert len(parsed.judgements) + len(parsed.skips) + len(parsed.set_aside) == there
+    assert len(parsed.judgements) + len(parsed.gold) + len(parsed.skips) + len(parsed.set_aside) == there
     for judgement in parsed.judgements:
         assert judgement.group_id in ORDERS
         assert len(judgement.levels) == len(judgement.trajectory_ids) == 2
         assert judgement.judge.removeprefix("user:").lstrip("-").isdigit()
+    assert {judgement.group_id for judgement in parsed.gold} <= set(plan.gold)
 
 
 def record(annotation: dict, **changes) -> dict:
@@ -108,10 +112,20 @@ def test_implausible_durations_are_dropped(seconds: object, kept: float | None):
     assert parsed.judgements[0].seconds == kept
 
 
-def test_plan_survives_its_file():
-    written = json.loads(json.dumps(MARK.to_json()))
-    assert PushPlan.from_json(written) == MARK
-    assert written["screen"]["digest"] == MARK.screen.digest
+def test_a_known_answer_is_no_judgement_of_the_epoch():
+    left = record({"result": result_for(COMPARE.screen, "left")}, data={"uid": "r/0/g000009"})
+    parsed = parse_export([left], WITH_GOLD)
+    assert (parsed.judgements, parsed.set_aside, parsed.missing) == ([], [], ["g000000", "g000001"])
+    [one] = parsed.gold
+    assert (one.group_id, one.trajectory_ids, one.levels) == ("g000009", KNOWN.order, ((1.0,), (0.0,)))
+    assert parse_export([left], COMPARE).set_aside[0].reason.startswith("orphan")
+
+
+@pytest.mark.parametrize("plan", [MARK, WITH_GOLD])
+def test_plan_survives_its_file(plan: PushPlan):
+    written = json.loads(json.dumps(plan.to_json()))
+    assert PushPlan.from_json(written) == plan
+    assert written["screen"]["digest"] == plan.screen.digest
     with pytest.raises(ValueError, match="d3po-push-plan/1"):
         PushPlan.from_json({**written, "format": "d3po-push-plan/2"})
 

@@ -1,0 +1,56 @@
+"""Which run and epoch an operator means: RUN as typed, and ``--epoch``."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # it waits until a verb needs it
+    from tasks.context import EpochContext
+
+__all__ = ["EpochOption", "RunArgument", "pushed_context", "selected_context"]
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")]
+EpochOption = Annotated[int | None, typer.Option("--epoch", help="The epoch's number; the last one by default.")]
+
+
+def selected_context(
+    run: str, epoch: int | None, sealed: bool = False, overrides: Sequence[str] = ()
+) -> "EpochContext":
+    """The epoch of this number, the last by default; of the sealed ones if only these are meant.
+
+    Raises:
+        UserError: There is none.
+        MissingDataError: There is no such run.
+    """
+    from tasks.config import load_configuration
+    from tasks.context import found_run, planned_context
+    from tasks.errors import UserError
+
+    configuration, opened = found_run(run)
+    configuration = load_configuration(configuration, overrides)
+    numbers = [n for n in opened.epochs() if not sealed or opened.epoch(n).seal() is not None]
+    if not numbers or (epoch is not None and epoch not in numbers):
+        wanted = "an epoch" if epoch is None else f"epoch {epoch}"
+        raise UserError(
+            f"{run} has no {'sealed ' if sealed else ''}{wanted.removeprefix('an ')}; it has {numbers or 'none'}",
+            remedy=f"d3po status {run}",
+        )
+    return planned_context(configuration, opened, numbers[-1] if epoch is None else epoch)
+
+
+def pushed_context(run: str, epoch: int | None) -> "EpochContext":
+    """The same, of an epoch whose comparisons are in Label Studio.
+
+    Raises:
+        UserError: They are not, or there is no such epoch.
+    """
+    from tasks.errors import UserError
+
+    context = selected_context(run, epoch)
+    if context.epoch.latest("push") is None:
+        raise UserError(
+            f"epoch {context.number} of {run} has nothing in Label Studio yet",
+            remedy=f"d3po status {run} --wait-for people",
+        )
+    return context
