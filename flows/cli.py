@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.evaluate_commands import ab, evaluate
 from flows.explain import explained
 from flows.service_commands import services
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(services, name="services")
+app.add_typer(ab, name="ab")
 console = Console(soft_wrap=True, highlight=False)
 
 WAITS_FOR_PEOPLE = 75
@@ -240,6 +242,9 @@ def report(context: typer.Context, run: RunArgument, epoch: EpochOption = None) 
 
     for line in describe(_context(run, epoch, sealed=True, overrides=context.args)):
         console.print(line)
+
+
+app.command(context_settings=WITH_OVERRIDES)(evaluate)
 
 
 @app.command()

@@ -7,6 +7,7 @@ standard error is the paired one.
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,7 +22,16 @@ from tasks.log import logger
 from tasks.policies import policy_for, starting_state, state_after
 from tasks.prompts import read_prompts
 
-__all__ = ["Comparison", "HeldOut", "compare", "evaluate_epoch", "held_out"]
+__all__ = [
+    "LATENTS_AT_ONCE",
+    "Comparison",
+    "HeldOut",
+    "compare",
+    "evaluate_epoch",
+    "held_out",
+    "objective_unit",
+    "objective_values",
+]
 
 EVALUATION_FORMAT = "d3po-evaluation/1"
 LATENTS_AT_ONCE = 64 * 1024
@@ -107,8 +117,20 @@ def held_out(configuration: Configuration, policy: Policy) -> HeldOut:
     return HeldOut(
         prompts=tuple(prompts),
         images=images,
-        values={name: OBJECTIVES[name](images, prompts).tolist() for name in configuration.evaluation.objectives},
+        values={name: values.tolist() for name, values in objective_values(configuration, images, prompts).items()},
     )
+
+
+def objective_values(
+    configuration: Configuration, images: np.ndarray, prompts: Sequence[str], names: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """What each configured objective (or each of ``names``) says of images: name → [N] float64, higher is better."""
+    return {name: OBJECTIVES[name](images, prompts) for name in names or configuration.evaluation.objectives}
+
+
+def objective_unit(name: str) -> str:
+    """What an objective's values are, for people; empty for one that is not known here."""
+    return OBJECTIVES[name].unit if name in OBJECTIVES else ""
 
 
 def _paired(name: str, before: np.ndarray, after: np.ndarray) -> Comparison:

@@ -1,13 +1,13 @@
 """Pictures for people: contact sheets, before/after pairs, training curves; each as PNG bytes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["before_after", "contact_sheet", "training_curves"]
+__all__ = ["contact_sheet", "side_by_side", "training_curves"]
 
 CELL = 128
 """Pixels of an image on a sheet; smaller ones are enlarged with hard edges."""
@@ -25,21 +25,27 @@ def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns
     return _png(sheet)
 
 
-def before_after(before: np.ndarray, after: np.ndarray, prompts: Sequence[str], columns: int = 8) -> bytes:
-    """The same prompts and the same noise: before above, after below, in bands."""
-    bands = -(-len(prompts) // columns)
-    height = 2 * CELL + CAPTION + 4
-    sheet = _blank(columns, bands, height, left=52)
+def side_by_side(rows: Mapping[str, Sequence[np.ndarray]], captions: Sequence[str], columns: int = 8) -> bytes:
+    """The same prompts and the same noise below each other, a row for each name (``before``, ``after``), in bands.
+
+    Args:
+        rows: Name → [N] images, each [height, width, 3] uint8.
+        captions: [N] what stands below the last row's image.
+        columns: Images side by side in a band.
+    """
+    columns = min(columns, len(captions))
+    bands, left = -(-len(captions) // columns), 52
+    height = len(rows) * (CELL + 4) + CAPTION
+    sheet = _blank(columns, bands, height, left=left)
     draw = ImageDraw.Draw(sheet)
-    for index, prompt in enumerate(prompts):
-        band, column = divmod(index, columns)
-        x, y = 52 + GAP + column * (CELL + GAP), GAP + band * (height + GAP)
-        _place(sheet, before[index], x, y, "")
-        _place(sheet, after[index], x, y + CELL + 4, prompt)
     for band in range(bands):
-        y = GAP + band * (height + GAP)
-        draw.text((4, y + CELL // 2), "before", fill="black", font=_font(12))
-        draw.text((4, y + CELL + 4 + CELL // 2), "after", fill="black", font=_font(12))
+        top = GAP + band * (height + GAP)
+        for row, (name, images) in enumerate(rows.items()):
+            y, last = top + row * (CELL + 4), row + 1 == len(rows)
+            draw.text((4, y + CELL // 2), _shortened(draw, name, left - 6, 12), fill="black", font=_font(12))
+            for column, index in enumerate(range(band * columns, min(len(captions), (band + 1) * columns))):
+                caption = captions[index] if last else ""
+                _place(sheet, images[index], left + GAP + column * (CELL + GAP), y, caption)
     return _png(sheet)
 
 
@@ -79,10 +85,15 @@ def _place(sheet: Image.Image, pixels: np.ndarray, x: int, y: int, caption: str)
     image = Image.fromarray(pixels)
     enlarge = Image.Resampling.NEAREST if image.width < CELL else Image.Resampling.LANCZOS
     sheet.paste(image.resize((CELL, CELL), enlarge), (x, y))
-    draw, font = ImageDraw.Draw(sheet), _font(10)
-    while caption and draw.textlength(caption, font=font) > CELL:
-        caption = caption[:-2].rstrip("… ") + "…"
-    draw.text((x, y + CELL + 2), caption, fill="black", font=font)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((x, y + CELL + 2), _shortened(draw, caption, CELL, 10), fill="black", font=_font(10))
+
+
+def _shortened(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
+    """As much of a text as fits into so many pixels."""
+    while text and draw.textlength(text, font=_font(size)) > width:
+        text = text[:-2].rstrip("… ") + "…"
+    return text
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -14,7 +14,7 @@ from tasks.artifacts import key
 from tasks.context import EpochContext, run_folder
 from tasks.evaluation import Comparison, compare, evaluate_epoch, to_json
 from tasks.export import export_into_run
-from tasks.figures import before_after, contact_sheet, training_curves
+from tasks.figures import contact_sheet, side_by_side, training_curves
 from tasks.log import flow_run_id, logger
 from tasks.pull import images_of
 from tasks.training_plan import training_plan
@@ -38,7 +38,9 @@ def report(context: EpochContext) -> None:
         before, after = evaluate_epoch(context)
         comparisons = compare(before, after)
         with drawing("pictures"):
-            pictures["before-after"] = before_after(before.images, after.images, before.prompts)
+            pictures["before-after"] = side_by_side(
+                {"before": list(before.images), "after": list(after.images)}, before.prompts
+            )
         epoch.write_aside("report/evaluation.json", to_json(comparisons, before, after).encode())
     logger().info("pictures drawn in %.2f s", drawing.seconds["pictures"])
     for name, png in pictures.items():

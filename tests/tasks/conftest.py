@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
+from storage.manifest import build_seal, environment
 from storage.run import Run
+from tasks import trainer
 from tasks.config import Configuration, load_configuration
 from tasks.context import EpochContext, create_run
 from tasks.generate import write_prompt_embeds
 from tasks.plan import make_plan
 from tasks.pull import judge_by_programme
+from tasks.reference import reference
 from tasks.shards import write_generated
+from tasks.training_plan import training_attempt
 from tests.support.project import Project
 
 Begin = Callable[..., EpochContext]
@@ -68,3 +72,11 @@ def with_fields(context: EpochContext, **sections: dict[str, Any]) -> EpochConte
     for name, fields in sections.items():
         values[name] |= fields
     return EpochContext(configuration=Configuration.model_validate(values), run=context.run, number=context.number)
+
+
+def train_and_seal(context: EpochContext) -> EpochContext:
+    """A generated and judged epoch's training, in this process, and its seal."""
+    reference.fn(context)
+    trainer.run(context, training_attempt(context).attempt)
+    context.epoch.create_seal(build_seal(context.epoch, environment()))
+    return again(context)
