@@ -41,6 +41,7 @@ __all__ = [
     "parse_epoch",
     "parse_event_key",
     "remedy_for",
+    "report_key",
     "run_location",
     "shard_name",
 ]
@@ -149,6 +150,11 @@ def evaluation_location(root: str, name: str) -> str:
 def blind_key(number: int, file: str) -> str:
     """``blind/0000/plan.json``: a file of one blind comparison, within its evaluation."""
     return f"blind/{number:04d}/{check_relative(file)}"
+
+
+def report_key(file: str) -> str:
+    """``report/report.html``: a file of the run's report over all epochs."""
+    return f"report/{check_relative(file)}"
 
 
 def epoch_key(number: int) -> str:

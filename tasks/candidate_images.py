@@ -22,6 +22,7 @@ from tasks.candidates import BASE, Candidate, policy_of
 from tasks.config import Configuration
 from tasks.errors import UserError
 from tasks.evaluation import LATENTS_AT_ONCE
+from tasks.figures import png
 from tasks.log import logger
 
 __all__ = ["generate_images", "group_of", "images_by_group", "images_name", "part_name"]
@@ -76,7 +77,7 @@ def generate_images(
     made = 0
     for generated in rollout(policy, batches, sampling, run_seed=configuration.seed, epoch=None, embeds=embeds):
         for id, image in zip(generated.ids, generated.images, strict=True):
-            evaluation.add(making, f"{id}.png", _png(image))
+            evaluation.add(making, f"{id}.png", png(image))
         if candidate.name != BASE and bool(generated.trainable.any()):
             kl |= _kl_of_first_images(policy, generated, embeds, count)
         made += len(generated)
@@ -112,9 +113,3 @@ def _kl_of_first_images(
     )
     values = kl_to_pretrained(policy, first, torch.stack([embeds[prompt] for prompt in first.prompts]))
     return dict(zip(first.ids, values.tolist(), strict=True))
-
-
-def _png(image: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG")
-    return stream.getvalue()

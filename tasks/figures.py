@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["contact_sheet", "side_by_side", "training_curves"]
+__all__ = ["contact_sheet", "png", "side_by_side", "training_curves"]
 
 CELL = 128
 """Pixels of an image on a sheet; smaller ones are enlarged with hard edges."""
@@ -98,6 +98,11 @@ def _shortened(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> s
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """An image's file, without loss."""
+    return _png(Image.fromarray(pixels))
 
 
 def _png(image: Image.Image) -> bytes:

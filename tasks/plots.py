@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["Line", "Panel", "bars", "differences", "panels"]
@@ -46,8 +46,6 @@ class Panel:
     """Its values are shares: shown as per cent."""
     whole_x: bool = True
     """x are whole numbers: epochs or steps."""
-    x_names: Mapping[float, str] = field(default_factory=dict)
-    """x → what stands there in place of the number."""
 
 
 def panels(wanted: Sequence[Panel], columns: int = 2) -> bytes:
@@ -80,19 +78,29 @@ def differences(rows: Mapping[str, Estimate], title: str, label: str) -> bytes:
         return save()
 
 
-def bars(shares: Mapping[str, Estimate], title: str, label: str) -> bytes:
-    """Shares as bars with their intervals, as the paper's Figure 7; a name and its per cent at each."""
-    with _figure(7.6, 0.9 + 0.5 * len(shares), 1, 1) as (axes, save):
+def bars(values: Mapping[str, Estimate], title: str, label: str, share: bool = True) -> bytes:
+    """Bars with their intervals, as the paper's Figure 7; a name and its number at each.
+
+    Args:
+        values: Name → value and interval.
+        title: What is shown.
+        label: Of the axis.
+        share: The values are shares, from 0 to 100 %; else plain numbers.
+    """
+    with _figure(7.6, 0.9 + 0.5 * len(values), 1, 1) as (axes, save):
         axis = axes[0]
-        for place, (value, low, high) in enumerate(shares.values()):
+        longest = 1.0 if share else max(max(value, high or 0) for value, _, high in values.values()) or 1.0
+        for place, (value, low, high) in enumerate(values.values()):
             axis.barh(place, value, color=COLOURS[place % len(COLOURS)], height=0.62, alpha=0.85)
             if low is not None and high is not None:
                 axis.plot([low, high], [place, place], color="#1c2430", linewidth=1.6)
-            axis.text(max(value, high or 0) + 0.015, place, f"{value:.1%}", va="center")
-        axis.set_yticks(range(len(shares)), list(shares))
-        axis.set_ylim(len(shares) - 0.4, -0.6)
-        axis.set_xlim(0, 1.12)
-        axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+            said = f"{value:.1%}" if share else f"{value:,.0f}"
+            axis.text(max(value, high or 0) + 0.015 * longest, place, said, va="center")
+        axis.set_yticks(range(len(values)), list(values))
+        axis.set_ylim(len(values) - 0.4, -0.6)
+        axis.set_xlim(0, 1.12 * longest)
+        if share:
+            axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         axis.set_title(title, loc="left")
         axis.set_xlabel(label)
         return save()
@@ -120,8 +128,6 @@ def _draw(axis: Any, panel: Panel) -> None:
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     if panel.whole_x:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    if panel.x_names:
-        axis.set_xticks(list(panel.x_names), list(panel.x_names.values()))
     if len(strong) > 1 or panel.level_name:
         axis.legend(frameon=False, fontsize=8)
 

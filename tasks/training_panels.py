@@ -1,0 +1,110 @@
+"""A training as small plots: what an objective measures is shown, what it does not measure is left out."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tasks.history import EpochHistory, objective_history, trained_configuration
+from tasks.plots import Line, Panel
+
+__all__ = ["judgement_panels", "objective_panels", "training_panels"]
+
+LOG_2 = 0.6931471805599453
+PAIRWISE = ("d3po", "trajectory_dpo", "diffusion_dpo")
+"""Objectives whose loss is log 2 where nothing is preferred."""
+TRAINING: tuple[tuple[str, dict[str, str], bool], ...] = (
+    ("loss", {"loss": "train/loss"}, False),
+    ("implicit accuracy", {"pairs ordered as people did": "train/implicit_acc"}, True),
+    ("margin", {"margin": "train/margin"}, False),
+    (
+        "log-ratio to the reference, nats",
+        {"preferred": "train/logratio_preferred", "dispreferred": "train/logratio_dispreferred"},
+        False,
+    ),
+    (
+        "clipped share",
+        {"preferred": "train/clip_frac_preferred", "dispreferred": "train/clip_frac_dispreferred"},
+        True,
+    ),
+    ("gradient norm, before clipping", {"norm": "train/grad_norm"}, False),
+)
+"""Title, line → metric, whether it is a share."""
+NOT_SHOWN = {
+    "train/lr", "train/inner_epoch", "train/terms", "train/both_fall", "train/change_preferred",
+    "train/change_dispreferred",
+}  # fmt: skip
+JUDGED: tuple[tuple[str, dict[str, str], bool], ...] = (
+    ("marked and tied", {"images marked": "data/marked_rate", "votes that are ties": "data/tie_rate"}, True),
+    ("agreement of two judges", {"agreement": "data/agreement"}, True),
+    ("judgements and pairs", {"judgements": "data/judgements", "pairs": "data/pairs"}, False),
+)
+
+
+def objective_panels(epochs: Sequence[EpochHistory], unit_of) -> Iterator[Panel]:
+    """Each objective over the epochs trained: its mean, and the paired difference to the start."""
+    for objective in epochs[-1].after if epochs else ():
+        trained, means, changes = objective_history(epochs, objective)
+        name = objective.replace("_", " ")
+        for title, values, level in ((name, means, None), (f"{name}: change since the start", changes, 0.0)):
+            line = Line(
+                name=name,
+                x=trained,
+                y=[one.value for one in values],
+                low=[one.value if one.low is None else one.low for one in values],
+                high=[one.value if one.high is None else one.high for one in values],
+            )
+            yield Panel(title=title, x_label="epochs trained", y_label=unit_of(objective), lines=[line], level=level)
+
+
+def training_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
+    """The training's metrics: every optimizer step, and each epoch's mean where there are several."""
+    measured = sorted({name for epoch in epochs for name in epoch.trained})
+    known = {metric for _, lines, _ in TRAINING for metric in lines.values()}
+    others = [name for name in measured if name not in known | NOT_SHOWN]
+    wanted = [*TRAINING, *((name.partition("/")[2].replace("_", " "), {name: name}, False) for name in others)]
+    pairwise = bool(epochs) and trained_configuration(epochs[-1])["objective.kind"] in PAIRWISE
+    for title, metrics, share in wanted:
+        lines = [
+            line for name, metric in metrics.items() if metric in measured for line in _steps(epochs, name, metric)
+        ]
+        if not lines:
+            continue
+        level = {"loss": LOG_2 if pairwise else None, "implicit accuracy": 0.5}.get(title)
+        yield Panel(
+            title=title,
+            x_label="epoch" if len(epochs) > 1 else "optimizer step",
+            lines=lines,
+            level=level,
+            level_name={"loss": "log 2: nothing learnt", "implicit accuracy": "chance"}.get(title, "") if level else "",
+            share=share,
+        )
+
+
+def judgement_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
+    """What people said, epoch by epoch; shares of nothing are left out."""
+    for title, metrics, share in JUDGED:
+        lines = []
+        for name, metric in metrics.items():
+            some = [(epoch.number, epoch.data[metric]) for epoch in epochs if metric in epoch.data]
+            if some:
+                lines.append(Line(name=name, x=[number for number, _ in some], y=[value for _, value in some]))
+        if lines:
+            yield Panel(title=title, x_label="epoch", lines=lines, share=share)
+
+
+def _steps(epochs: Sequence[EpochHistory], name: str, metric: str) -> Iterator[Line]:
+    if len(epochs) == 1:
+        values = epochs[0].trained[metric]
+        yield Line(name=name, x=list(range(1, len(values) + 1)), y=values)
+        return
+    some = [epoch for epoch in epochs if epoch.trained.get(metric)]
+    yield Line(
+        name=name,
+        x=[epoch.number for epoch in some],
+        y=[float(np.mean(epoch.trained[metric])) for epoch in some],
+    )
+    for epoch in some:
+        values = epoch.trained[metric]
+        # An epoch's steps lie around its number, from half an epoch before it to half after.
+        places = (np.arange(len(values)) + 0.5) / len(values) - 0.5 + epoch.number
+        yield Line(name=name, x=places.tolist(), y=values, faint=True)
