@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig as PeftLoraConfig
 from peft.tuners.lora.layer import LoraLayer
@@ -18,7 +18,7 @@ from d3po_core import noise
 from d3po_core.config import LoraConfig
 from d3po_core.errors import ModelError
 
-__all__ = ["add_adapter", "export", "load", "merged", "parameters", "read_exported"]
+__all__ = ["add_adapter", "export", "export_merged", "load", "merged", "parameters", "read_exported"]
 
 _ADAPTER = "default"
 
@@ -126,6 +126,19 @@ def export(unet: Unet, folder: Path) -> None:
         unet_lora_adapter_metadata=metadata,
     )
     _sort_metadata(folder / "pytorch_lora_weights.safetensors")
+
+
+def export_merged(unet: Unet, folder: Path) -> None:
+    """The whole UNet with the adapter inside its weights, as plain ``UNet2DConditionModel.from_pretrained(folder)``."""
+    with merged(unet):
+        weights = {
+            name.replace(".base_layer.", "."): value.detach().cpu()
+            for name, value in unet.state_dict().items()
+            if ".lora_A." not in name and ".lora_B." not in name
+        }
+    plain = UNet2DConditionModel.from_config(unet.config)
+    plain.load_state_dict(weights)
+    plain.save_pretrained(folder)
 
 
 def read_exported(file: Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:

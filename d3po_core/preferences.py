@@ -82,7 +82,7 @@ def judgements_to_pairs(
     counted, superseded, contradictions = latest_judgements(judgements)
     ballots: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for judgement in counted:
-        for (first, second), vote in _votes(judgement).items():
+        for (first, second), vote in votes_of(judgement).items():
             ballots[judgement.group_id, first, second].append(vote)
     pairs = tuple(pair for key in sorted(ballots) if (pair := _pair(*key, ballots[key], votes)) is not None)
     cast = [vote for ballot in ballots.values() for vote in ballot]
@@ -122,7 +122,7 @@ def latest_judgements(
         contradictions += [
             Contradiction(group_id=key[0], judge=key[1], earlier=old.id, counted=last.id)
             for old in earlier
-            if _votes(old) != _votes(last)
+            if votes_of(old) != votes_of(last)
         ]
     return counted, superseded, tuple(contradictions)
 
@@ -132,8 +132,8 @@ def _time(iso: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _votes(judgement: Judgement) -> dict[tuple[str, str], int]:
-    """(a, b) with a < b by id -> 1 where a ≻ b, -1 where b ≻ a, 0 for a tie."""
+def votes_of(judgement: Judgement) -> dict[tuple[str, str], int]:
+    """One judgement as votes on every two of its images: (a, b) with a < b by id -> 1 where a ≻ b, -1 where b ≻ a, 0 for a tie."""
     if len(judgement.trajectory_ids) != len(judgement.levels):
         raise ValueError(
             f"Judgement {judgement.id} has {len(judgement.levels)} levels for {len(judgement.trajectory_ids)} images."

@@ -226,13 +226,33 @@ def recover(
 
 @app.command()
 def export(
-    run: RunArgument, folder: Annotated[Path, typer.Argument(help="Where to write.")], epoch: EpochOption = None
+    run: RunArgument,
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    epoch: EpochOption = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="The whole pipeline, the adapter inside its weights.")
+    ] = False,
+    preferences: Annotated[
+        str | None,
+        typer.Option(metavar="pickapic|chosen", help="What was judged, as a data set: up to this epoch; no adapter."),
+    ] = None,
 ) -> None:
-    """Write an epoch's adapter as plain diffusers loads it, with its model card and provenance."""
-    from tasks.export import export_adapter
+    """Write an epoch's adapter as plain diffusers loads it, with its model card and provenance; or what was judged."""
+    from tasks.export import export_adapter, export_merged
+    from tasks.export_preferences import export_preferences
 
-    written = export_adapter(_context(run, epoch, sealed=True), folder)
-    console.print(f"adapter: {written}\nnext: pipe.load_lora_weights({str(written)!r})")
+    context = _context(run, epoch, sealed=True)
+    if preferences is not None:
+        file, rows = export_preferences(context, folder, preferences)
+        console.print(
+            f"preferences: {file} ({rows} rows)\nnext: datasets.load_dataset('parquet', data_files={str(file)!r})"
+        )
+    elif merged:
+        written = export_merged(context, folder)
+        console.print(f"pipeline: {written}\nnext: StableDiffusionPipeline.from_pretrained({str(written)!r})")
+    else:
+        written = export_adapter(context, folder)
+        console.print(f"adapter: {written}\nnext: pipe.load_lora_weights({str(written)!r})")
 
 
 @app.command(context_settings=WITH_OVERRIDES)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from d3po_core.preferences import latest_judgements
 from d3po_core.records import Judgement
 from d3po_core.statistics import wilson_share
 from storage.documents import encode
@@ -63,12 +64,10 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
 
     A comparison is won by more than half of its judgements; else it is a tie, and "both bad" where more than half say so.
     """
-    latest: dict[tuple[str, str], Judgement] = {}
-    for judgement in sorted(judgements, key=lambda one: (one.updated_at, one.id)):
-        latest[judgement.group_id, judgement.judge] = judgement
+    counted, _, _ = latest_judgements(judgements)
     votes: defaultdict[str, list[str]] = defaultdict(list)
-    left = Counter(_side(judgement) for judgement in latest.values())
-    for judgement in latest.values():
+    left = Counter(_side(judgement) for judgement in counted)
+    for judgement in counted:
         votes[judgement.group_id].append(_verdict(blind, judgement))
     outcomes = Counter(_majority(said) for said in votes.values())
     judged, first, second = len(votes), *blind.candidates
@@ -86,8 +85,8 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
         "comparisons": len(blind.plan.orders),
         "judged": judged,
         "complete": all(len(votes[id]) >= blind.people for id in blind.plan.orders),
-        "judgements": len(latest),
-        "people": len({judge for _, judge in latest}),
+        "judgements": len(counted),
+        "people": len({judgement.judge for judgement in counted}),
         "chose_left": _share(left["left"], left["left"] + left["right"]),
     }
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["Line", "Panel", "bars", "differences", "panels"]
 
@@ -48,7 +48,7 @@ class Panel:
     """x are whole numbers: epochs or steps."""
 
 
-def panels(wanted: Sequence[Panel], columns: int = 2) -> bytes:
+def panels(wanted: Sequence[Panel], columns: int = 2, kind: Literal["svg", "png"] = "svg") -> bytes:
     """Panels in a grid."""
     columns = min(columns, len(wanted))
     rows = math.ceil(len(wanted) / columns)
@@ -58,7 +58,7 @@ def panels(wanted: Sequence[Panel], columns: int = 2) -> bytes:
             _draw(axis, panel)
         for axis in axes[len(wanted) :]:
             axis.set_visible(False)
-        return save()
+        return save(kind)
 
 
 def differences(rows: Mapping[str, Estimate], title: str, label: str) -> bytes:
@@ -134,7 +134,7 @@ def _draw(axis: Any, panel: Panel) -> None:
 
 @contextmanager
 def _figure(width: float, height: float, rows: int, columns: int) -> Iterator[tuple[list[Any], Any]]:
-    """A figure's axes in reading order, and what makes its SVG; closed afterwards."""
+    """A figure's axes in reading order, and what makes its file; closed afterwards."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -158,9 +158,10 @@ def _figure(width: float, height: float, rows: int, columns: int) -> Iterator[tu
     with plt.rc_context(style):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
 
-        def save() -> bytes:
+        def save(kind: Literal["svg", "png"] = "svg") -> bytes:
             stream = io.BytesIO()
-            figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+            silent = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]  # no time, no version
+            figure.savefig(stream, format=kind, metadata=silent)
             return stream.getvalue()
 
         try:

@@ -1,74 +1,18 @@
 """A run's report over its epochs: what it says is what is committed, and it stands alone."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from d3po_core.records import Judgement
-from tasks.config import load_configuration
 from tasks.context import EpochContext
-from tasks.generate import write_prompt_embeds
 from tasks.history import history_of, objective_history, persons_work
-from tasks.plan import make_plan
-from tasks.pull import programmed_values, write_judgements
 from tasks.report import report
 from tasks.run_report import write_run_report
-from tasks.shards import write_generated
 from tasks.training_panels import judgement_panels, training_panels
-from tests.support.project import PROMPTS, Project
 
-from .conftest import Begin, again, context_of, generate_and_judge, train_and_seal, with_fields
-
-
-def judged_by_people(context: EpochContext) -> EpochContext:
-    """Planned and generated; then two people's answers, as a pull leaves them: the second always disagrees on g000000."""
-
-    def answers() -> list[Judgement]:
-        found = []
-        for group in context.groups().values():
-            left, right = ids = group.trajectory_ids(2)
-            better = 0 if values[left] > values[right] else 1
-            for person, seconds in ((3, 4.0), (8, 12.0)):
-                said = better if (person, group.index) != (8, 0) else 1 - better
-                levels = ((1.0,), (0.0,)) if said == 0 else ((0.0,), (1.0,))
-                found.append(
-                    Judgement(
-                        id=f"ls:{group.index * 2 + person}", group_id=group.id, judge=f"user:{person}", verdict="prefer",
-                        trajectory_ids=ids, levels=levels, updated_at="2026-01-01T00:00:00", seconds=seconds,
-                    )
-                )  # fmt: skip
-        return found
-
-    make_plan(context)
-    write_prompt_embeds(context)
-    for name in context.plan["shards"]:
-        write_generated(context, name)
-    values = programmed_values(context, "jpeg_compressibility")
-    attempt = context.epoch.begin("pull")
-    write_judgements(attempt.path, answers())
-    context.epoch.commit(attempt, {"judgements": 12})
-    return context
-
-
-@pytest.fixture(scope="module")
-def two_epochs(bare_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EpochContext]:
-    """Two sealed and reported epochs, judged by two people."""
-    root = tmp_path_factory.mktemp("two-epochs")
-    (root / "held-out.txt").write_text("\n".join(PROMPTS[:3]))
-    sections = {
-        "storage": {"root": str(root)},
-        "evaluation": {"prompts": str(root / "held-out.txt")},
-        "labels": {"source": "people", "judgements_per_group": 2},
-    }
-    with bare_project.entered(D3PO_CACHE=str(root / "cache")):
-        configuration = load_configuration(bare_project.configuration("two-epochs", **sections))
-        for number in range(2):
-            context = train_and_seal(judged_by_people(context_of(configuration, number)))
-            report.fn(context)
-        yield again(context)
+from .conftest import Begin, again, context_of, generate_and_judge, train_and_seal
 
 
 def page_of(context: EpochContext) -> str:
@@ -152,6 +96,7 @@ def test_without_an_evaluation_it_shows_the_rest(begin: Begin):
     assert "<h2>Training</h2>" in page
 
 
-def test_epochs_that_are_not_sealed_are_not_in_it(two_epochs: EpochContext):
-    generate_and_judge(with_fields(context_of(two_epochs.configuration, 2), labels={"source": "programmed"}))
-    assert [epoch.number for epoch in history_of(two_epochs)] == [0, 1]
+def test_epochs_that_are_not_sealed_are_not_in_it(begin: Begin):
+    sealed = train_and_seal(generate_and_judge(begin()))
+    generate_and_judge(context_of(sealed.configuration, 1))
+    assert [epoch.number for epoch in history_of(again(sealed))] == [0]
