@@ -214,6 +214,20 @@ class Policy:
         """x_0 as RGB images [N, h, w, 3] uint8, decoded in slices, which bounds the memory whatever N is."""
         return self.parts.decode(latents_NCHW)
 
+    def encode_images(self, images_NhwC: np.ndarray) -> torch.Tensor:
+        """[N, h, w, 3] uint8 images as x_0: [N, C, H, W] in the latent dtype, on the CPU. What ``decode`` undoes.
+
+        Raises:
+            ValueError: where the images have another size than the model's.
+        """
+        _, height, width = self.latent_shape
+        factor = self.image_size // width
+        if images_NhwC.shape[1:3] != (height * factor, width * factor):
+            raise ValueError(
+                f"Expected images of {height * factor} × {width * factor} pixels, found {images_NhwC.shape[1:3]}."
+            )
+        return self.parts.encode_images(images_NhwC).to(self.latent_dtype)
+
     def use_gradient_checkpointing(self, on: bool) -> None:
         """Compute each block again in the backward pass instead of keeping what is inside it; the same gradient."""
         if on:

@@ -255,6 +255,26 @@ def export(
         console.print(f"adapter: {written}\nnext: pipe.load_lora_weights({str(written)!r})")
 
 
+@app.command("import", context_settings=WITH_OVERRIDES)
+def import_(
+    context: typer.Context,
+    config: ConfigArgument,
+    file: Annotated[Path, typer.Argument(metavar="PARQUET", help="Columns caption, jpg_0, jpg_1, label_0, label_1.")],
+) -> None:
+    """Make the next epoch of a run from judged image pairs, as in Pick-a-Pic: images without trajectories."""
+    from tasks.config import load_configuration
+    from tasks.import_preferences import import_preferences
+
+    done = import_preferences(load_configuration(config, context.args), file)
+    console.print(
+        f"epoch {done.epoch}: {done.groups} image pairs, {done.judgements} judgements, of {done.rows} rows; images resized to "
+        f"{done.width} × {done.height} pixels, cropped around their middle where their shape differed"
+    )
+    for reason, count in done.set_aside.items():
+        console.print(f"set aside: {count} rows: {reason}")
+    console.print(f"next: d3po run {config}, with an objective that needs no trajectories")
+
+
 @app.command(context_settings=WITH_OVERRIDES)
 def report(context: typer.Context, run: RunArgument, epoch: EpochOption = None) -> None:
     """Where an epoch's adapter, pictures and report are, and what was measured."""

@@ -35,10 +35,10 @@ def heal(context: EpochContext) -> Iterator[str]:
         UserError: Something is damaged that cannot be computed again, or that came out otherwise after people saw it.
     """
     damaged = scan(context.epoch)
-    lost = [name for name in damaged if _maker(name) is None]
+    lost = [name for name in damaged if _maker(context, name) is None]
     for name in sorted(set(damaged) - set(lost), key=lambda name: (name == "reference", name)):  # it reads the shards
         check = _AsBefore(context, name)
-        after = _maker(name)(context, name, supersede=True, check=check)
+        after = _maker(context, name)(context, name, supersede=True, check=check)
         yield f"{name}: made again in attempt {after.attempt}, {OUTCOMES[check.same]}"
     if "push" in context.epoch.commit_numbers() and "push" not in lost:
         show_images(context)
@@ -50,10 +50,10 @@ def heal(context: EpochContext) -> Iterator[str]:
         )
 
 
-def _maker(name: str) -> Callable[..., Commit] | None:
-    """What makes such an output again, if anything can."""
+def _maker(context: EpochContext, name: str) -> Callable[..., Commit] | None:
+    """What makes such an output again, if anything can; images that were imported have no seed."""
     if name.startswith("shard-"):
-        return write_generated
+        return None if "imported" in context.plan else write_generated
     return {"prompts": write_prompt_embeds, "reference": write_reference}.get(name)
 
 
