@@ -82,7 +82,7 @@ def import_preferences(configuration: Configuration, file: Path) -> Imported:
     if not read.groups:
         raise UserError(
             f"none of the {rows} rows of {file} can be used; the first: {read.set_aside[0]['reason'] if rows else 'none'}",
-            remedy="see the columns' meaning in docs/team.md",
+            remedy="see docs/evaluation.md for what a row has to hold",
         )
     run = create_run(configuration)
     number = next((n for n in run.epochs() if run.epoch(n).seal() is None), len(run.epochs()))
