@@ -40,7 +40,9 @@ def write_page(evaluation: Evaluation) -> None:
         sheet = evaluation.read(f"sheets/eta-{eta:g}.png")
         if sheet is not None:
             caption = "A column is one prompt and one noise; a row is one candidate."
-            parts.append(page.section(f"Images, η = {eta:g}", page.figure(sheet, caption, wide=True)))
+            parts.append(
+                page.section(f"Images, η = {eta:g}", page.figure(sheet, f"images at η = {eta:g}", caption, wide=True))
+            )
     facts = [
         *((f"candidate {one['name']}", f"{one['source']} ({one['digest'][:16]}…)") for one in body["candidates"]),
         *((name.replace("_", " "), str(value)) for name, value in settings.items() if name != "prompts"),
@@ -67,7 +69,11 @@ def _measure_sections(body: Mapping[str, Any]) -> Iterator[str]:
             if result["difference"] is not None
         }
         caption = f"{name}: difference to the {BASE} model with its 95 % interval; on the line there is none."
-        plot = page.figure(differences(compared, name, f"difference to {BASE}"), caption) if compared else ""
+        plot = (
+            page.figure(differences(compared, name, f"difference to {BASE}"), f"{name}, differences", caption)
+            if compared
+            else ""
+        )
         header = ("candidate", "η", "mean [95 %]", f"difference to {BASE} [95 %]", "images")
         rows = [
             (one["candidate"], f"{one['eta']:g}", said(one["mean"]), said(one["difference"]), str(one["images"]))
@@ -105,7 +111,7 @@ def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
         caption = f"{pair}: share of comparisons won, with 95 % intervals (Wilson)."
         yield page.section(
             f"Blind comparison: {pair}",
-            page.figure(bars(shares, "win rate", "of all judged comparisons"), caption),
+            page.figure(bars(shares, "win rate", "of all judged comparisons"), "win rates", caption),
             page.table(header, rows, (1, 2, 3, 4, 5)),
             note=note,
         )

@@ -4,7 +4,7 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
-__all__ = ["figure", "page", "section", "table", "tiles"]
+__all__ = ["figure", "grid", "page", "section", "table", "tiles"]
 
 
 def page(title: str, lead: str, body: Iterable[str]) -> bytes:
@@ -41,22 +41,30 @@ def tiles(facts: Iterable[tuple[str, str, str]]) -> str:
     return f"<div class=tiles>{shown}</div>" if shown else ""
 
 
-def figure(picture: bytes, caption: str, wide: bool = False, pixels: bool = False) -> str:
+def figure(picture: bytes, said: str, caption: str = "", wide: bool = False, pixels: bool = False) -> str:
     """A picture, PNG or SVG by its first bytes.
 
     Args:
         picture: The file's bytes.
-        caption: Also what is read aloud in its place, as text.
+        said: What is read aloud in its place, as text.
+        caption: What stands below it, as text.
         wide: It may be scrolled sideways on a small screen rather than shrunk.
         pixels: Its images are of few pixels: enlarged with hard edges.
     """
     kind = "png" if picture.startswith(b"\x89PNG") else "svg+xml"
-    said, data = html.escape(caption, quote=True), base64.b64encode(picture).decode()
+    data = base64.b64encode(picture).decode()
     classes = " ".join(name for name, on in (("wide", wide), ("pixels", pixels)) if on)
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
-        f"<figure class='{classes}'><div><img alt='{said}' src='data:image/{kind};base64,{data}'></div>"
-        f"<figcaption>{said}</figcaption></figure>"
+        f"<figure class='{classes}'><div><img alt='{html.escape(said, quote=True)}' src='data:image/{kind};base64,{data}'>"
+        f"</div>{below}</figure>"
     )
+
+
+def grid(figures: Iterable[str]) -> str:
+    """Figures side by side, as many as the screen takes; nothing where there are none."""
+    shown = "".join(figures)
+    return f"<div class=grid>{shown}</div>" if shown else ""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
@@ -89,6 +97,9 @@ section{background:var(--paper);border:1px solid var(--line);border-radius:10px;
 .tile small{color:var(--soft);font-size:.82rem;font-variant-numeric:tabular-nums}
 figure{margin:0 0 16px}
 figure:last-child{margin-bottom:0}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:16px;align-items:start}
+.grid+figure,.grid+.scroll,figure+.grid{margin-top:18px}
+.grid figure{margin:0}
 figure img{display:block;max-width:100%;height:auto;margin:0 auto}
 figure.pixels img{image-rendering:pixelated}
 figcaption{color:var(--soft);font-size:.88rem;margin-top:6px}
@@ -100,8 +111,9 @@ th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--line);text-align:left
 th{font-weight:600;color:var(--soft);white-space:nowrap}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .t{overflow-wrap:anywhere}
+.t:first-child{overflow-wrap:normal;white-space:nowrap}
 tr:last-child td{border-bottom:0}
 @media(max-width:640px){header,main{padding:0 12px}header{padding-top:20px}section{padding:14px}h1{font-size:1.4rem}
-figure.wide img{max-width:none;min-width:640px}}
+figure.wide img{max-width:none;min-width:640px}th,td{padding-right:10px}.t:first-child{white-space:normal}}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}}
 """

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Line", "Panel", "bars", "differences", "panels"]
+__all__ = ["Line", "Panel", "bars", "differences", "panel", "panels"]
 
 COLOURS = ("#2f5fd0", "#d9480f", "#2b8a3e", "#862e9c", "#c92a2a", "#0b7285")
 GREY = "#8a94a3"
@@ -48,14 +48,19 @@ class Panel:
     """x are whole numbers: epochs or steps."""
 
 
+def panel(wanted: Panel) -> bytes:
+    """One panel as a picture of its own."""
+    return panels([wanted], 1)
+
+
 def panels(wanted: Sequence[Panel], columns: int = 2, kind: Literal["svg", "png"] = "svg") -> bytes:
-    """Panels in a grid."""
+    """Panels in one picture, as a grid."""
     columns = min(columns, len(wanted))
     rows = math.ceil(len(wanted) / columns)
     width, height = PANEL_INCHES
     with _figure(columns * width, rows * height, rows, columns) as (axes, save):
-        for axis, panel in zip(axes, wanted, strict=False):
-            _draw(axis, panel)
+        for axis, one in zip(axes, wanted, strict=False):
+            _draw(axis, one)
         for axis in axes[len(wanted) :]:
             axis.set_visible(False)
         return save(kind)
@@ -91,7 +96,7 @@ def bars(values: Mapping[str, Estimate], title: str, label: str, share: bool = T
         axis = axes[0]
         longest = 1.0 if share else max(max(value, high or 0) for value, _, high in values.values()) or 1.0
         for place, (value, low, high) in enumerate(values.values()):
-            axis.barh(place, value, color=COLOURS[place % len(COLOURS)], height=0.62, alpha=0.85)
+            axis.barh(place, value, color=COLOURS[place % len(COLOURS) if share else 0], height=0.62, alpha=0.85)
             if low is not None and high is not None:
                 axis.plot([low, high], [place, place], color="#1c2430", linewidth=1.6)
             said = f"{value:.1%}" if share else f"{value:,.0f}"
@@ -126,6 +131,8 @@ def _draw(axis: Any, panel: Panel) -> None:
     axis.set_ylabel(panel.y_label)
     if panel.share:
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        highest = max(max(line.y) for line in panel.lines)
+        axis.set_ylim(0, 1.04 if highest > 0.3 else 1.2 * highest or 1.0)
     if panel.whole_x:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if len(strong) > 1 or panel.level_name:

@@ -95,7 +95,9 @@ def _page(context: EpochContext, pictures: dict[str, bytes], comparisons: list[C
         for item in comparisons
     ]
     shown = [
-        page.section(name.replace("-", " ").capitalize(), page.figure(picture, PICTURES[name], wide=True))
+        page.section(
+            name.replace("-", " ").capitalize(), page.figure(picture, name.replace("-", " "), PICTURES[name], wide=True)
+        )
         for name, picture in sorted(pictures.items())
     ]
     return page.page(

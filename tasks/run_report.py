@@ -12,9 +12,9 @@ from tasks.context import EpochContext, run_folder
 from tasks.evaluation import objective_unit
 from tasks.figures import side_by_side
 from tasks.history import EpochHistory, history_of, objective_history, persons_work, trained_configuration
-from tasks.plots import bars, panels
+from tasks.plots import bars, panel
 from tasks.tensorboard import EVENTS_FILE, event_file
-from tasks.training_panels import judgement_panels, objective_panels, training_panels
+from tasks.training_panels import accuracy_of, judgement_panels, objective_panels, training_panels
 
 __all__ = ["HELD_OUT_KEPT", "REPORT", "held_out_key", "write_run_report"]
 
@@ -48,26 +48,27 @@ def _page(context: EpochContext, epochs: Sequence[EpochHistory]) -> bytes:
         f"judgements by {by}."
     )
     measured = list(objective_panels(epochs, objective_unit))
-    trained, said = list(training_panels(epochs)), list(judgement_panels(epochs))
+    trained = list(training_panels(epochs))
+    said = list(judgement_panels(epochs)) if len(epochs) > 1 else []  # one point says less than the table below
     held_out = len(epochs[-1].prompts)
     body = [
         page.tiles(_tiles(epochs)),
         page.section(
             "Did it get better?",
-            page.figure(panels(measured), "Means over the held-out images, with 95 % intervals.") if measured else "",
+            page.grid(page.figure(panel(one), one.title) for one in measured),
             note=f"{held_out} held-out prompts with the same noise in every epoch, one image each; higher is better. Bars are "
             "bootstrapped 95 % intervals over the prompts; the change is paired, image by image.",
         ),
         page.section("Before and after", _grid(epochs), note="The same prompt and the same noise in a column."),
         page.section(
             "Training",
-            page.figure(panels(trained, 3), "The training's metrics.") if trained else "",
+            page.grid(page.figure(panel(one), one.title) for one in trained),
             note="Each optimizer step, and where there are several epochs each one's mean. The loss alone says little: "
             "look at the accuracy, and that preferred rises above dispreferred.",
         ),
         page.section(
             "Judgements",
-            page.figure(panels(said, 3), "What was said, epoch by epoch.") if said else "",
+            page.grid(page.figure(panel(one), one.title) for one in said),
             *_people(epochs),
             note="Agreement: the share of equal votes, over every two judges of one pair of images.",
         ),
@@ -84,7 +85,7 @@ def _tiles(epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, str, str]]:
         spread = "" if change.low is None else f"95 %: {change.low:+.3g} to {change.high:+.3g}"
         yield f"{objective.replace('_', ' ')}, change", f"{change.value:+.3g}", spread or f"now {means[-1].value:.3g}"
     last = epochs[-1]
-    if accuracy := last.trained.get("train/implicit_acc"):
+    if accuracy := accuracy_of(last):
         yield "implicit accuracy", f"{np.mean(accuracy):.0%}", f"epoch {last.number}, chance is 50 %"
     if "data/marked_rate" in last.data:
         yield "images marked", f"{last.data['data/marked_rate']:.0%}", f"in epoch {last.number}"
@@ -159,26 +160,24 @@ def _person(judge: str) -> str:
 
 
 def _epochs_table(epochs: Sequence[EpochHistory]) -> str:
-    header = ("epoch", "judgements", "pairs", "ties", "steps", "loss", "accuracy", "seal")
+    header = ("epoch", "judgements", "pairs", "ties", "marked", "agreement", "steps", "loss", "accuracy", "seal")
     rows = [
         (
             str(epoch.number),
             f"{len(epoch.judgements):,}",
             f"{epoch.data.get('data/pairs', 0):,.0f}",
-            f"{epoch.data['data/tie_rate']:.0%}" if "data/tie_rate" in epoch.data else "–",
+            *(
+                f"{epoch.data[name]:.0%}" if name in epoch.data else "–"
+                for name in ("data/tie_rate", "data/marked_rate", "data/agreement")
+            ),
             str(max(map(len, epoch.trained.values()), default=0)),
-            _mean(epoch, "train/loss", ".4f"),
-            _mean(epoch, "train/implicit_acc", ".0%"),
+            f"{np.mean(losses):.4f}" if (losses := epoch.trained.get("train/loss")) else "–",
+            f"{np.mean(accuracy):.0%}" if (accuracy := accuracy_of(epoch)) else "–",
             f"{epoch.seal[:12]}…",
         )
         for epoch in epochs
     ]
-    return page.table(header, rows, range(7))
-
-
-def _mean(epoch: EpochHistory, metric: str, spelled: str) -> str:
-    values = epoch.trained.get(metric)
-    return format(float(np.mean(values)), spelled) if values else "–"
+    return page.table(header, rows, range(9))
 
 
 def _facts(context: EpochContext, epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, str]]:

@@ -7,14 +7,15 @@ import numpy as np
 from tasks.history import EpochHistory, objective_history, trained_configuration
 from tasks.plots import Line, Panel
 
-__all__ = ["judgement_panels", "objective_panels", "training_panels"]
+__all__ = ["accuracy_of", "judgement_panels", "objective_panels", "training_panels"]
 
+ACCURACY = "train/implicit_acc"
 LOG_2 = 0.6931471805599453
 PAIRWISE = ("d3po", "trajectory_dpo", "diffusion_dpo")
 """Objectives whose loss is log 2 where nothing is preferred."""
 TRAINING: tuple[tuple[str, dict[str, str], bool], ...] = (
     ("loss", {"loss": "train/loss"}, False),
-    ("implicit accuracy", {"pairs ordered as people did": "train/implicit_acc"}, True),
+    ("implicit accuracy", {"pairs ordered as judged": ACCURACY}, True),
     ("margin", {"margin": "train/margin"}, False),
     (
         "log-ratio to the reference, nats",
@@ -38,6 +39,16 @@ JUDGED: tuple[tuple[str, dict[str, str], bool], ...] = (
     ("agreement of two judges", {"agreement": "data/agreement"}, True),
     ("judgements and pairs", {"judgements": "data/judgements", "pairs": "data/pairs"}, False),
 )
+
+
+def accuracy_of(epoch: EpochHistory) -> list[float]:
+    """Implicit accuracy at the optimizer steps that can have one.
+
+    Before the first update the policy is its reference, every pair is a tie, and the metric says 0 of what is undecided.
+    """
+    margins = epoch.trained.get("train/margin", [])
+    values = epoch.trained.get(ACCURACY, [])
+    return [value for place, value in enumerate(values) if place >= len(margins) or margins[place] != 0.0]
 
 
 def objective_panels(epochs: Sequence[EpochHistory], unit_of) -> Iterator[Panel]:
@@ -93,18 +104,22 @@ def judgement_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
 
 
 def _steps(epochs: Sequence[EpochHistory], name: str, metric: str) -> Iterator[Line]:
+    """Every step of a single epoch; of several, each one's mean and its steps faintly around it."""
+    some = [(epoch, values) for epoch in epochs if (values := _values(epoch, metric))]
     if len(epochs) == 1:
-        values = epochs[0].trained[metric]
-        yield Line(name=name, x=list(range(1, len(values) + 1)), y=values)
+        yield from (_line_of_steps(epoch, values, name, metric) for epoch, values in some)
         return
-    some = [epoch for epoch in epochs if epoch.trained.get(metric)]
-    yield Line(
-        name=name,
-        x=[epoch.number for epoch in some],
-        y=[float(np.mean(epoch.trained[metric])) for epoch in some],
-    )
-    for epoch in some:
-        values = epoch.trained[metric]
+    yield Line(name=name, x=[epoch.number for epoch, _ in some], y=[float(np.mean(values)) for _, values in some])
+    for epoch, values in some:
         # An epoch's steps lie around its number, from half an epoch before it to half after.
         places = (np.arange(len(values)) + 0.5) / len(values) - 0.5 + epoch.number
         yield Line(name=name, x=places.tolist(), y=values, faint=True)
+
+
+def _values(epoch: EpochHistory, metric: str) -> list[float]:
+    return accuracy_of(epoch) if metric == ACCURACY else epoch.trained.get(metric, [])
+
+
+def _line_of_steps(epoch: EpochHistory, values: list[float], name: str, metric: str) -> Line:
+    last = len(epoch.trained[metric])
+    return Line(name=name, x=list(range(last - len(values) + 1, last + 1)), y=values)
