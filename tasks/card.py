@@ -6,7 +6,7 @@ from typing import Any
 from storage.documents import digest_of
 from tasks.context import EpochContext
 from tasks.evaluation import objective_unit
-from tasks.history import EpochHistory, history_of, objective_history, trained_configuration
+from tasks.history import EpochHistory, history_of, judged_by, objective_history, trained_configuration
 from tasks.plots import panels
 from tasks.training_panels import objective_panels, training_panels
 
@@ -38,7 +38,7 @@ def _card(context: EpochContext, epochs: Sequence[EpochHistory], merged: bool, c
         "base model": f"`{model.path}`{revision}",
         "digest of the base model": f"`{context.run.info['model_digest']}`",
         "rank, alpha, modules": f"{lora.rank}, {lora.alpha:g}, {', '.join(lora.target_modules)}",
-        "judged by": _judged_by(epochs, configuration.labels.source),
+        "judged by": judged_by(epochs),
         "judgements": _counts(epochs, "data/judgements"),
         "pairs trained on": _counts(epochs, "data/pairs"),
         "agreement of two judges, ties, marked": _shares(last),
@@ -78,15 +78,6 @@ tags: [lora, text-to-image, d3po, human-feedback]
 |---|---|
 {table}
 {picture}{thread}"""
-
-
-def _judged_by(epochs: Sequence[EpochHistory], source: str) -> str:
-    people = {
-        judgement.judge for epoch in epochs for judgement in epoch.judgements if judgement.judge.startswith("user:")
-    }
-    others = {judgement.judge for epoch in epochs for judgement in epoch.judgements} - people
-    said = [f"{len(people)} people"] if people else []
-    return ", ".join([*said, *sorted(others)]) or source
 
 
 def _counts(epochs: Sequence[EpochHistory], metric: str) -> str:

@@ -23,7 +23,6 @@ __all__ = [
     "export_merged",
     "file_digest",
     "lora_digest",
-    "write_card_again",
 ]
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -83,12 +82,6 @@ def export_merged(context: EpochContext, folder: Path) -> Path:
     for name, content in card_files(context, merged=True).items():
         (folder / name).write_bytes(content)
     return folder
-
-
-def write_card_again(context: EpochContext) -> None:
-    """The card of the run's own copy, after the epoch was evaluated: its curves have one point more."""
-    for name, content in card_files(context).items():
-        context.epoch.write_aside(f"adapter/{name}", content)
 
 
 def export_into_run(context: EpochContext) -> None:

@@ -16,7 +16,15 @@ from tasks.context import EpochContext, planned_context
 from tasks.pull import judgements_of
 from tasks.training_plan import training_plan
 
-__all__ = ["EpochHistory", "PersonsWork", "history_of", "objective_history", "persons_work", "trained_configuration"]
+__all__ = [
+    "EpochHistory",
+    "PersonsWork",
+    "history_of",
+    "judged_by",
+    "objective_history",
+    "persons_work",
+    "trained_configuration",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +115,16 @@ def persons_work(epochs: Sequence[EpochHistory]) -> list[PersonsWork]:
             )
         )
     return sorted(work, key=lambda one: (-one.judgements, one.judge))
+
+
+def judged_by(epochs: Sequence[EpochHistory]) -> str:
+    """Who judged: ``3 people``, a programmed objective, or that it was imported."""
+    judges = {judgement.judge.partition(":")[::2] for epoch in epochs for judgement in epoch.judgements}
+    people = sum(kind == "user" for kind, _ in judges)
+    imported = any(kind == "imported" for kind, _ in judges)
+    said = [f"{people} people"] if people else []
+    said += sorted(name for kind, name in judges if kind == "programmed")
+    return ", ".join([*said, *(["an imported data set"] if imported else [])]) or "nobody"
 
 
 def trained_configuration(epoch: EpochHistory) -> dict[str, Any]:

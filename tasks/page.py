@@ -41,7 +41,7 @@ def tiles(facts: Iterable[tuple[str, str, str]]) -> str:
     return f"<div class=tiles>{shown}</div>" if shown else ""
 
 
-def figure(picture: bytes, said: str, caption: str = "", wide: bool = False, pixels: bool = False) -> str:
+def figure(picture: bytes, said: str, caption: str = "", wide: bool = False) -> str:
     """A picture, PNG or SVG by its first bytes.
 
     Args:
@@ -49,14 +49,12 @@ def figure(picture: bytes, said: str, caption: str = "", wide: bool = False, pix
         said: What is read aloud in its place, as text.
         caption: What stands below it, as text.
         wide: It may be scrolled sideways on a small screen rather than shrunk.
-        pixels: Its images are of few pixels: enlarged with hard edges.
     """
     kind = "png" if picture.startswith(b"\x89PNG") else "svg+xml"
     data = base64.b64encode(picture).decode()
-    classes = " ".join(name for name, on in (("wide", wide), ("pixels", pixels)) if on)
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
-        f"<figure class='{classes}'><div><img alt='{html.escape(said, quote=True)}' src='data:image/{kind};base64,{data}'>"
+        f"<figure class={'wide' if wide else 'whole'}><div><img alt='{html.escape(said, quote=True)}' src='data:image/{kind};base64,{data}'>"
         f"</div>{below}</figure>"
     )
 
@@ -101,7 +99,6 @@ figure:last-child{margin-bottom:0}
 .grid+figure,.grid+.scroll,figure+.grid{margin-top:18px}
 .grid figure{margin:0}
 figure img{display:block;max-width:100%;height:auto;margin:0 auto}
-figure.pixels img{image-rendering:pixelated}
 figcaption{color:var(--soft);font-size:.88rem;margin-top:6px}
 figure.wide>div{overflow-x:auto}
 .scroll{overflow-x:auto}

@@ -13,7 +13,7 @@ from tasks import page
 from tasks.artifacts import key
 from tasks.context import EpochContext, run_folder
 from tasks.evaluation import Comparison, HeldOut, compare, evaluate_epoch, to_json
-from tasks.export import export_into_run, write_card_again
+from tasks.export import export_into_run
 from tasks.figures import contact_sheet, png, side_by_side, training_curves
 from tasks.log import flow_run_id, logger
 from tasks.pull import images_of
@@ -32,7 +32,6 @@ PICTURES = {
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(context: EpochContext) -> None:
     """Write ``adapter/`` and ``report/`` of the epoch and ``report/`` of the run, and show the figures on the flow run."""
-    export_into_run(context)
     drawing = Stopwatch()
     epoch = context.epoch
     metrics = read_table(epoch.fetch(epoch.latest("train"), "metrics.parquet"), METRICS)
@@ -54,7 +53,7 @@ def report(context: EpochContext) -> None:
     for name, picture in pictures.items():
         epoch.write_aside(f"report/{name}.png", picture)
     epoch.write_aside("report/report.html", _page(context, pictures, comparisons))
-    write_card_again(context)
+    export_into_run(context)  # after the evaluation, which the card's curves end with
     logger().info("the run's report is %s", write_run_report(context))
     for comparison in comparisons:
         logger().info("%s", comparison)

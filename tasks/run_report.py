@@ -11,7 +11,7 @@ from tasks import page
 from tasks.context import EpochContext, run_folder
 from tasks.evaluation import objective_unit
 from tasks.figures import side_by_side
-from tasks.history import EpochHistory, history_of, objective_history, persons_work, trained_configuration
+from tasks.history import EpochHistory, history_of, judged_by, objective_history, persons_work, trained_configuration
 from tasks.plots import bars, panel
 from tasks.tensorboard import EVENTS_FILE, event_file
 from tasks.training_panels import accuracy_of, judgement_panels, objective_panels, training_panels
@@ -42,10 +42,9 @@ def _page(context: EpochContext, epochs: Sequence[EpochHistory]) -> bytes:
     configuration = context.configuration
     objective = trained_configuration(epochs[-1])["objective.kind"]
     judged = sum(len(epoch.judgements) for epoch in epochs)
-    by = "people" if configuration.labels.source == "people" else configuration.labels.objective
     lead = (
         f"{len(epochs)} epoch{'s' if len(epochs) > 1 else ''} of {objective} on {configuration.model.path}, {judged:,} "
-        f"judgements by {by}."
+        f"judgements by {judged_by(epochs)}."
     )
     measured = list(objective_panels(epochs, objective_unit))
     trained = list(training_panels(epochs))
@@ -91,12 +90,7 @@ def _tiles(epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, str, str]]:
         yield "images marked", f"{last.data['data/marked_rate']:.0%}", f"in epoch {last.number}"
     if "data/agreement" in last.data:
         yield "agreement", f"{last.data['data/agreement']:.0%}", "of two judges on one pair"
-    people = persons_work(epochs)
-    yield (
-        "judgements",
-        f"{sum(len(epoch.judgements) for epoch in epochs):,}",
-        f"by {len(people)} people" if people else "by a programme",
-    )
+    yield "judgements", f"{sum(len(epoch.judgements) for epoch in epochs):,}", f"by {judged_by(epochs)}"
     yield "epochs", str(len(epochs)), "sealed"
 
 
@@ -112,9 +106,8 @@ def _grid(epochs: Sequence[EpochHistory]) -> str:
     count = min((len(images) for images in rows.values()), default=0)
     if count == 0 or len(rows) < 2:
         return ""
-    small = max(rows["start"][0].shape[:2]) < 128 if "start" in rows else False
     sheet = side_by_side({name: images[:count] for name, images in rows.items()}, epochs[-1].prompts[:count])
-    return page.figure(sheet, "Held-out images before and after.", wide=True, pixels=small)
+    return page.figure(sheet, "Held-out images before and after.", wide=True)
 
 
 def _kept(epoch: EpochHistory, when: str) -> list[np.ndarray]:

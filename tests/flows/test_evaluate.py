@@ -66,3 +66,24 @@ def test_people_compare_blind(project: Project, evaluated: str):
     assert rows["A"][1:6] == ["3", "0", "0", "0", "100.0%"]
     assert rows["base"][1:6] == ["0", "3", "0", "0", "0.0%"]
     assert "Blind comparison: base against A" in Path(project.folder, FOLDER, "evaluation.html").read_text()
+
+
+def test_what_was_judged_goes_out_and_in(project: Project, undisturbed: dict[str, Any]):
+    said = project.verb("export", "runs/undisturbed", "out", "--preferences", "chosen").good().out
+    assert "out/preferences-chosen.parquet" in said
+    project.verb("export", "runs/undisturbed", "out", "--preferences", "csv").refused("expected pickapic or chosen")
+    said = project.verb("export", "runs/undisturbed", "out", "--preferences", "pickapic").good().out
+    assert "out/preferences-pickapic.parquet (6 rows)" in said
+    config = project.configuration("brought-in")
+    said = project.verb("import", config, "out/preferences-pickapic.parquet").good().out
+    assert "epoch 0: 6 image pairs, 6 judgements, of 6 rows; images resized to 16 × 16 pixels" in said
+    assert {"prompts", "shard-000000", "pull"} <= project.committed("brought-in")
+    status = project.verb("status", "runs/brought-in").good().out
+    assert status.splitlines()[1].split()[:3] == ["0", "done", "done"]
+
+
+def test_the_whole_pipeline_goes_out(project: Project, undisturbed: dict[str, Any]):
+    said = project.verb("export", "runs/undisturbed", "whole", "--merged").good().out
+    assert "from_pretrained('whole')" in said
+    assert (project.folder / "whole" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+    project.verb("export", "runs/undisturbed", "whole", "--merged").refused("whole is not empty")

@@ -23,7 +23,7 @@ def test_it_is_one_file_and_says_what_happened(two_epochs: EpochContext):
     page = page_of(two_epochs)
     assert "<script" not in page
     assert not re.search(r"(?:src|href)=['\"]?(?:https?:|/)", page)
-    for said in ("2 epochs of d3po", "24 judgements by people", "person 3", "person 8", two_epochs.run.run_id):
+    for said in ("2 epochs of d3po", "24 judgements by 2 people", "person 3", "person 8", two_epochs.run.run_id):
         assert said in page
     for heading in ("Did it get better?", "Before and after", "Training", "Judgements", "Epochs", "Facts"):
         assert f"<h2>{heading}</h2>" in page
@@ -92,7 +92,7 @@ def test_without_an_evaluation_it_shows_the_rest(begin: Begin):
     report.fn(context)
     page = page_of(context)
     assert "Did it get better?" not in page
-    assert "by jpeg_compressibility" in page
+    assert "6 judgements by jpeg_compressibility" in page
     assert "<h2>Training</h2>" in page
 
 
