@@ -19,6 +19,7 @@ from tasks.evaluation_page import BLIND_RESULTS_FORMAT, write_page
 from tasks.label_studio.parse import parse_export
 from tasks.label_studio.reading import read_export
 from tasks.log import logger
+from tasks.measures import ends
 from tasks.plots import bars
 
 __all__ = ["count", "pull_blind"]
@@ -53,7 +54,7 @@ def pull_blind(evaluation: Evaluation, number: int) -> dict[str, Any]:
         )
     found |= {"number": number, "set_aside": len(parsed.set_aside), "skips": len(parsed.skips), "url": blind.url}
     evaluation.write(blind_key(number, "results.json"), encode(found, BLIND_RESULTS_FORMAT))
-    rates = {name: tuple(one["win_rate"].values()) for name, one in found["candidates"].items()}
+    rates = {name: ends(one["win_rate"]) for name, one in found["candidates"].items()}
     evaluation.write(blind_key(number, "win-rates.svg"), bars(rates, "win rate", "of all judged comparisons"))
     write_page(evaluation)
     return found
@@ -72,6 +73,7 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
     outcomes = Counter(_majority(said) for said in votes.values())
     judged, first, second = len(votes), *blind.candidates
     return {
+        "between": [first, second],
         "candidates": {
             own: {
                 "wins": outcomes[own],

@@ -8,7 +8,7 @@ from storage.evaluation import Evaluation
 from storage.layout import blind_key
 from tasks import page
 from tasks.candidates import BASE
-from tasks.measures import said
+from tasks.measures import ends, said
 from tasks.plots import bars, differences
 
 __all__ = ["BLIND_RESULTS_FORMAT", "RESULTS_FORMAT", "blind_results", "results_of", "write_page"]
@@ -64,7 +64,7 @@ def _measure_sections(body: Mapping[str, Any]) -> Iterator[str]:
     for measure, results in by_measure.items():
         name = measure.replace("_", " ")
         compared = {
-            f"{result['candidate']}, η = {result['eta']:g}": tuple(result["difference"].values())
+            f"{result['candidate']}, η = {result['eta']:g}": ends(result["difference"])
             for result in results
             if result["difference"] is not None
         }
@@ -88,11 +88,9 @@ def _measure_sections(body: Mapping[str, Any]) -> Iterator[str]:
 
 def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
     for found in blind_results(evaluation):
-        pair = " against ".join(found["candidates"])
-        shares = {
-            name: (one["win_rate"]["value"], one["win_rate"]["low"], one["win_rate"]["high"])
-            for name, one in found["candidates"].items()
-        }
+        pair = " against ".join(found["between"])
+        candidates = {name: found["candidates"][name] for name in found["between"]}
+        shares = {name: ends(one["win_rate"]) for name, one in candidates.items()}
         header = ("candidate", "wins", "losses", "ties", "both bad", "win rate [95 %, Wilson]")
         rows = [
             (
@@ -100,7 +98,7 @@ def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
                 *(str(one[kind]) for kind in ("wins", "losses", "ties", "both_bad")),
                 said(one["win_rate"]),
             )
-            for name, one in found["candidates"].items()
+            for name, one in candidates.items()
         ]
         note = (
             f"{found['judged']} of {found['comparisons']} comparisons, {found['judgements']} judgements by "

@@ -90,6 +90,12 @@ def summary(rows: Iterable[Mapping[str, Any]], seed: int) -> list[dict[str, Any]
     ]
 
 
+def ends(estimate: Mapping[str, float | None]) -> tuple[float, float | None, float | None]:
+    """An estimate of ``summary``, in whatever order a file gives it back, as value, low and high."""
+    interval = Interval(**estimate)
+    return interval.value, interval.low, interval.high
+
+
 def said(estimate: Mapping[str, float | None] | None) -> str:
     """An estimate of ``summary`` in words: a value and its interval."""
     return "–" if estimate is None else str(Interval(**estimate))

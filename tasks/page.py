@@ -107,7 +107,7 @@ table{border-collapse:collapse;width:100%;font-size:.93rem}
 th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 th{font-weight:600;color:var(--soft);white-space:nowrap}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.t{overflow-wrap:anywhere}
+.t{overflow-wrap:anywhere;min-width:9ch}
 .t:first-child{overflow-wrap:normal;white-space:nowrap}
 tr:last-child td{border-bottom:0}
 @media(max-width:640px){header,main{padding:0 12px}header{padding-top:20px}section{padding:14px}h1{font-size:1.4rem}

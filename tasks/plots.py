@@ -135,7 +135,7 @@ def _draw(axis: Any, panel: Panel) -> None:
         axis.set_ylim(0, 1.04 if highest > 0.3 else 1.2 * highest or 1.0)
     if panel.whole_x:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    if len(strong) > 1 or panel.level_name:
+    if panel.level_name or any(line.name != panel.title for line in strong):
         axis.legend(frameon=False, fontsize=8)
 
 

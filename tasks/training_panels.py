@@ -27,7 +27,7 @@ TRAINING: tuple[tuple[str, dict[str, str], bool], ...] = (
         {"preferred": "train/clip_frac_preferred", "dispreferred": "train/clip_frac_dispreferred"},
         True,
     ),
-    ("gradient norm, before clipping", {"norm": "train/grad_norm"}, False),
+    ("gradient norm, before clipping", {"gradient norm, before clipping": "train/grad_norm"}, False),
 )
 """Title, line → metric, whether it is a share."""
 NOT_SHOWN = {
@@ -36,7 +36,7 @@ NOT_SHOWN = {
 }  # fmt: skip
 JUDGED: tuple[tuple[str, dict[str, str], bool], ...] = (
     ("marked and tied", {"images marked": "data/marked_rate", "votes that are ties": "data/tie_rate"}, True),
-    ("agreement of two judges", {"agreement": "data/agreement"}, True),
+    ("agreement of two judges", {"agreement of two judges": "data/agreement"}, True),
     ("judgements and pairs", {"judgements": "data/judgements", "pairs": "data/pairs"}, False),
 )
 
@@ -58,7 +58,7 @@ def objective_panels(epochs: Sequence[EpochHistory], unit_of) -> Iterator[Panel]
         name = objective.replace("_", " ")
         for title, values, level in ((name, means, None), (f"{name}: change since the start", changes, 0.0)):
             line = Line(
-                name=name,
+                name=title,
                 x=trained,
                 y=[one.value for one in values],
                 low=[one.value if one.low is None else one.low for one in values],
@@ -72,13 +72,13 @@ def training_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
     measured = sorted({name for epoch in epochs for name in epoch.trained})
     known = {metric for _, lines, _ in TRAINING for metric in lines.values()}
     others = [name for name in measured if name not in known | NOT_SHOWN]
-    wanted = [*TRAINING, *((name.partition("/")[2].replace("_", " "), {name: name}, False) for name in others)]
+    wanted = [*TRAINING, *((_title(name), {_title(name): name}, False) for name in others)]
     pairwise = bool(epochs) and trained_configuration(epochs[-1])["objective.kind"] in PAIRWISE
     for title, metrics, share in wanted:
         lines = [
             line for name, metric in metrics.items() if metric in measured for line in _steps(epochs, name, metric)
         ]
-        if not lines:
+        if not lines or (title == "clipped share" and not any(any(line.y) for line in lines)):
             continue
         level = {"loss": LOG_2 if pairwise else None, "implicit accuracy": 0.5}.get(title)
         yield Panel(
@@ -101,6 +101,10 @@ def judgement_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
                 lines.append(Line(name=name, x=[number for number, _ in some], y=[value for _, value in some]))
         if lines:
             yield Panel(title=title, x_label="epoch", lines=lines, share=share)
+
+
+def _title(metric: str) -> str:
+    return metric.partition("/")[2].replace("_", " ")
 
 
 def _steps(epochs: Sequence[EpochHistory], name: str, metric: str) -> Iterator[Line]:

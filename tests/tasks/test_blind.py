@@ -45,12 +45,12 @@ def evaluation(configuration: Configuration, tmp_path: Path) -> Evaluation:
     torch.manual_seed(5)
     policy.load_lora_state({name: torch.randn_like(value) for name, value in policy.lora_state().items()})
     policy.export_adapter(tmp_path / "adapter")
-    return evaluate(configuration, {"tuned": str(tmp_path / "adapter")})
+    return evaluate(configuration, {"Tuned": str(tmp_path / "adapter")})
 
 
 @pytest.fixture
 def blind(configuration: Configuration, evaluation: Evaluation) -> Blind:
-    return start_blind(configuration, evaluation, ("base", "tuned"))
+    return start_blind(configuration, evaluation, ("base", "Tuned"))
 
 
 def answer(server: LabelStudioServer, blind: Blind, chosen: dict[str, str]) -> None:
@@ -83,9 +83,9 @@ def test_nothing_that_is_shown_tells_whose_image_it_is(blind: Blind, evaluation:
 
 def test_sides_are_shuffled_and_written_down_before_the_import(blind: Blind, evaluation: Evaluation):
     first = [blind.owners[order[0]] for order in blind.plan.orders.values()]
-    assert set(first) == {"base", "tuned"}
+    assert set(first) == {"base", "Tuned"}
     for order in blind.plan.orders.values():
-        assert {blind.owners[name] for name in order} == {"base", "tuned"}
+        assert {blind.owners[name] for name in order} == {"base", "Tuned"}
     folder = Path(evaluation.location, "blind", "0000")
     assert (folder / "plan.json").stat().st_mtime <= (folder / "push.json").stat().st_mtime
     assert Image.open(folder / "media" / f"{next(iter(blind.owners))}.png").size == (16, 16)
@@ -95,7 +95,7 @@ def test_asking_again_is_the_same_project(
     configuration: Configuration, evaluation: Evaluation, blind: Blind, label_studio
 ):
     (Path(evaluation.location) / "blind" / "0000" / "push.json").unlink()  # killed before it was written
-    again = start_blind(configuration, evaluation, ("tuned", "base"))
+    again = start_blind(configuration, evaluation, ("Tuned", "base"))
     assert again == blind
     assert label_studio.connect().count(blind.project) == len(PROMPTS)
 
@@ -104,7 +104,7 @@ def test_answers_are_counted_for_the_candidate_whose_image_it_was(
     blind: Blind, evaluation: Evaluation, label_studio: LabelStudioServer
 ):
     ids = list(blind.plan.orders)
-    said = ["tuned"] * 4 + ["base", "tie", "both_bad"]
+    said = ["Tuned"] * 4 + ["base", "tie", "both_bad"]
     answer(label_studio, blind, dict(zip(ids, said, strict=False)))
     found = pull_blind(evaluation, 0)
     assert (found["judged"], found["comparisons"], found["complete"]) == (7, 8, False)
@@ -112,16 +112,16 @@ def test_answers_are_counted_for_the_candidate_whose_image_it_was(
         name: [one[kind] for kind in ("wins", "losses", "ties", "both_bad")]
         for name, one in found["candidates"].items()
     }
-    assert counts == {"base": [1, 4, 1, 1], "tuned": [4, 1, 1, 1]}
+    assert counts == {"base": [1, 4, 1, 1], "Tuned": [4, 1, 1, 1]}
     expected = wilson_share(4, 7)
-    assert found["candidates"]["tuned"]["win_rate"] == {
+    assert found["candidates"]["Tuned"]["win_rate"] == {
         "value": expected.value, "low": expected.low, "high": expected.high,
     }  # fmt: skip
-    answer(label_studio, blind, {ids[7]: "tuned"})
+    answer(label_studio, blind, {ids[7]: "Tuned"})
     found = pull_blind(evaluation, 0)
-    assert (found["complete"], found["candidates"]["tuned"]["wins"], found["people"]) == (True, 5, 1)
+    assert (found["complete"], found["candidates"]["Tuned"]["wins"], found["people"]) == (True, 5, 1)
     page = evaluation.read("evaluation.html").decode()
-    assert "Blind comparison: base against tuned" in page
+    assert "Blind comparison: base against Tuned" in page
     assert "8 of 8 comparisons" in page
     assert evaluation.read("blind/0000/win-rates.svg").lstrip().startswith(b"<?xml")
     assert evaluation.read("blind/0000/export.json.gz")

@@ -11,7 +11,7 @@ from d3po_core.programmed import jpeg_size_kb
 from storage.errors import ConfigurationChangedError, MissingDataError
 from storage.evaluation import Evaluation
 from storage.tables import EVALUATION, rows_from_bytes
-from tasks import candidate_images
+from tasks import candidate_images, evaluation_page
 from tasks.candidate_images import group_of, images_by_group, images_name
 from tasks.candidates import candidates_of, policy_of
 from tasks.config import Configuration
@@ -172,6 +172,23 @@ def test_the_page_stands_alone(made: Evaluation):
         "bootstrapped over 3",
     ):
         assert said in page
+
+
+def test_a_difference_is_drawn_as_it_is_whatever_order_its_file_has(made: Evaluation, monkeypatch: pytest.MonkeyPatch):
+    drawn, draw = {}, evaluation_page.differences
+    monkeypatch.setattr(
+        evaluation_page,
+        "differences",
+        lambda rows, title, label: drawn.update({title: rows}) or draw(rows, title, label),
+    )
+    evaluation_page.write_page(made)
+    body = results_of(made)
+    assert drawn.keys() == {"jpeg compressibility", "diversity"}
+    for result in body["results"]:
+        if result["difference"] is not None:
+            estimate = result["difference"]
+            found = drawn[result["measure"].replace("_", " ")][f"A, η = {result['eta']:g}"]
+            assert found == (estimate["value"], estimate["low"], estimate["high"])
 
 
 def test_it_is_found_again_by_its_folder(made: Evaluation, sealed: EpochContext):
