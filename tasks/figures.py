@@ -1,13 +1,12 @@
-"""Pictures for people: contact sheets, before/after pairs, training curves; each as PNG bytes."""
+"""Pictures for people: contact sheets, the same prompts side by side; each as PNG bytes."""
 
 import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["contact_sheet", "png", "side_by_side", "training_curves"]
+__all__ = ["contact_sheet", "png", "side_by_side"]
 
 CELL = 128
 """Pixels of an image on a sheet; smaller ones are enlarged with hard edges."""
@@ -47,34 +46,6 @@ def side_by_side(rows: Mapping[str, Sequence[np.ndarray]], captions: Sequence[st
                 caption = captions[index] if last else ""
                 _place(sheet, images[index], left + GAP + column * (CELL + GAP), y, caption)
     return _png(sheet)
-
-
-def training_curves(metrics: pd.DataFrame) -> bytes:
-    """Loss, implicit accuracy, margin and both log-ratios over the optimizer steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    panels = [
-        ("loss", ["train/loss"]),
-        ("implicit accuracy", ["train/implicit_acc"]),
-        ("log-ratio, nats (mean over C, H, W)", ["train/logratio_preferred", "train/logratio_dispreferred"]),
-        ("gradient norm", ["train/grad_norm"]),
-    ]
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained")
-    for axis, (title, names) in zip(axes, panels, strict=True):
-        for name in names:
-            rows = metrics[metrics["name"] == name]
-            axis.plot(rows["step"], rows["value"], label=name.partition("/")[2], marker=".")
-        axis.set_title(title)
-        axis.set_xlabel("optimizer step")
-        if len(names) > 1:
-            axis.legend()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    plt.close(figure)
-    return stream.getvalue()
 
 
 def _blank(columns: int, rows: int, height: int, left: int = 0) -> Image.Image:

@@ -19,6 +19,7 @@ from tasks.training_plan import training_plan
 __all__ = [
     "EpochHistory",
     "PersonsWork",
+    "epoch_history",
     "history_of",
     "judged_by",
     "objective_history",
@@ -68,7 +69,7 @@ def history_of(context: EpochContext, last: int | None = None) -> list[EpochHist
     """The sealed epochs of a run, in order, up to ``last``."""
     run, numbers = context.run, context.run.epochs()
     return [
-        _epoch(planned_context(context.configuration, run, number))
+        epoch_history(planned_context(context.configuration, run, number))
         for number in numbers
         if (last is None or number <= last) and run.epoch(number).seal() is not None
     ]
@@ -132,7 +133,8 @@ def trained_configuration(epoch: EpochHistory) -> dict[str, Any]:
     return training_plan(epoch.context.epoch, epoch.context.epoch.latest("train-plan"))["frozen"]
 
 
-def _epoch(context: EpochContext) -> EpochHistory:
+def epoch_history(context: EpochContext) -> EpochHistory:
+    """What one sealed epoch says of itself."""
     epoch = context.epoch
     trained: defaultdict[str, list[float]] = defaultdict(list)
     for row in read_rows(epoch.fetch(epoch.latest("train"), "metrics.parquet"), METRICS):

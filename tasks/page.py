@@ -89,7 +89,7 @@ h2{font-size:1.2rem;margin:0 0 4px}
 .note{color:var(--soft);font-size:.92rem;margin:0 0 14px;max-width:75ch}
 section{background:var(--paper);border:1px solid var(--line);border-radius:10px;padding:20px;margin:0 0 20px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px;margin:0 0 20px}
-.tile{background:var(--paper);border:1px solid var(--line);border-left:4px solid var(--accent);border-radius:10px;padding:12px 16px;display:flex;flex-direction:column}
+.tile{max-width:420px;background:var(--paper);border:1px solid var(--line);border-left:4px solid var(--accent);border-radius:10px;padding:12px 16px;display:flex;flex-direction:column}
 .tile span{color:var(--soft);font-size:.85rem}
 .tile b{font-size:1.5rem;line-height:1.3;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .tile small{color:var(--soft);font-size:.82rem;font-variant-numeric:tabular-nums}

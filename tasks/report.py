@@ -8,16 +8,18 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from d3po_core.stopwatch import Stopwatch
-from storage.tables import METRICS, read_table
 from tasks import page
 from tasks.artifacts import key
 from tasks.context import EpochContext, run_folder
 from tasks.evaluation import Comparison, HeldOut, compare, evaluate_epoch, to_json
 from tasks.export import export_into_run
-from tasks.figures import contact_sheet, png, side_by_side, training_curves
+from tasks.figures import contact_sheet, png, side_by_side
+from tasks.history import epoch_history
 from tasks.log import flow_run_id, logger
+from tasks.plots import panels
 from tasks.pull import images_of
 from tasks.run_report import HELD_OUT_KEPT, REPORT, held_out_key, write_run_report
+from tasks.training_panels import training_panels
 from tasks.training_plan import training_plan
 
 __all__ = ["report"]
@@ -34,11 +36,10 @@ def report(context: EpochContext) -> None:
     """Write ``adapter/`` and ``report/`` of the epoch and ``report/`` of the run, and show the figures on the flow run."""
     drawing = Stopwatch()
     epoch = context.epoch
-    metrics = read_table(epoch.fetch(epoch.latest("train"), "metrics.parquet"), METRICS)
     with drawing("pictures"):
         pictures = {"contact-sheet": _samples(context)}
-        if len(metrics):
-            pictures["training-curves"] = training_curves(metrics)
+        if trained := list(training_panels([epoch_history(context)])):
+            pictures["training-curves"] = panels(trained, 3, "png")
     comparisons: list[Comparison] = []
     if context.configuration.evaluation.prompts:
         before, after = evaluate_epoch(context)
