@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig as PeftLoraConfig
 from peft.tuners.lora.layer import LoraLayer
 from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 
 from d3po_core import noise
 from d3po_core.config import LoraConfig
 from d3po_core.errors import ModelError
 
-__all__ = ["add_adapter", "export", "load", "merged", "parameters"]
+__all__ = ["add_adapter", "export", "export_merged", "load", "merged", "parameters", "read_exported"]
 
 _ADAPTER = "default"
 
@@ -125,6 +126,45 @@ def export(unet: Unet, folder: Path) -> None:
         unet_lora_adapter_metadata=metadata,
     )
     _sort_metadata(folder / "pytorch_lora_weights.safetensors")
+
+
+def export_merged(unet: Unet, folder: Path) -> None:
+    """The whole UNet with the adapter inside its weights, as plain ``UNet2DConditionModel.from_pretrained(folder)``."""
+    with merged(unet):
+        weights = {
+            name.replace(".base_layer.", "."): value.detach().cpu()
+            for name, value in unet.state_dict().items()
+            if ".lora_A." not in name and ".lora_B." not in name
+        }
+    plain = UNet2DConditionModel.from_config(unet.config)
+    plain.load_state_dict(weights)
+    plain.save_pretrained(folder)
+
+
+def read_exported(file: Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """An exported adapter as ``load`` takes it, with the rank, alpha and modules that its metadata names.
+
+    Raises:
+        ModelError: where the file is no safetensors, or says nothing of rank and alpha (not written by ``export``).
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            metadata = json.loads((stored.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # it is no dict
+    except (OSError, SafetensorError, ValueError) as problem:
+        raise ModelError(f"{file} cannot be read as an adapter: {problem}") from problem
+    wanted = {field: metadata.get(f"unet.{field}") for field in ("r", "lora_alpha", "target_modules")}
+    if not all(wanted.values()) or not isinstance(wanted["target_modules"], list):
+        raise ModelError(
+            f"{file} does not say its rank, alpha and modules (lora_adapter_metadata): expected an adapter that d3po "
+            "export wrote"
+        )
+    config = LoraConfig(rank=wanted["r"], alpha=wanted["lora_alpha"], target_modules=tuple(wanted["target_modules"]))
+    names = {
+        name: name.removeprefix("unet.").replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B.")
+        for name in tensors
+    }
+    return config, {own: tensors[name] for name, own in names.items()}
 
 
 def _sort_metadata(file: Path) -> None:

@@ -6,12 +6,13 @@ pickles, no safety checker, no fp16 or non-EMA variants).
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from d3po_core.errors import ModelError
 
-__all__ = ["PARTS", "locate", "model_digest", "read_json"]
+__all__ = ["PARTS", "copy_pipeline", "locate", "model_digest", "read_json"]
 
 PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "scheduler": (("scheduler_config.json",),),
@@ -103,6 +104,30 @@ def model_digest(path: str, revision: str | None = None) -> str:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             total.update(f"{part}/{file.name}\0{digest}\n".encode())
     return total.hexdigest()
+
+
+def copy_pipeline(source: Path, target: Path, without: str) -> None:
+    """Copy a pipeline's files but for one part's, with an index that names what is there.
+
+    Beside the parts that a policy reads, its safety checker and feature extractor, where they lie in the folder.
+
+    Args:
+        source: a complete pipeline.
+        target: a folder that is made.
+        without: the part whose files will be written by another.
+    """
+    index = read_json(source / "model_index.json")
+    for part in (name for name, value in index.items() if isinstance(value, list)):
+        patterns = _PATTERNS.get(part, ("*.json", "*.safetensors"))
+        files = {file for pattern in patterns for file in (source / part).glob(pattern) if file.is_file()}
+        if not files:
+            index[part] = [None, None]
+        elif part != without:
+            (target / part).mkdir(parents=True, exist_ok=True)
+            for file in sorted(files):
+                shutil.copyfile(file, target / part / file.name)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

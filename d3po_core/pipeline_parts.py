@@ -50,6 +50,10 @@ class PipelineParts:
         positions = read_json(self.folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)
         return min(int(self.tokenizer.model_max_length), int(positions))
 
+    def prompt_tokens(self, prompt: str) -> int:
+        """How many tokens a prompt has, its two end marks included."""
+        return len(self.tokenizer(prompt).input_ids)
+
     def refuse_long_prompts(self, prompts: Sequence[str]) -> None:
         """Raise for prompts of more tokens than the text encoder takes.
 
@@ -57,7 +61,7 @@ class PipelineParts:
             ModelError: naming up to five such prompts with their token counts.
         """
         limit = self.max_prompt_tokens
-        counts = {prompt: len(self.tokenizer(prompt).input_ids) for prompt in dict.fromkeys(prompts)}
+        counts = {prompt: self.prompt_tokens(prompt) for prompt in dict.fromkeys(prompts)}
         long = [f"{prompt!r} ({count} tokens)" for prompt, count in counts.items() if count > limit]
         if long:
             raise ModelError(
@@ -90,6 +94,24 @@ class PipelineParts:
             pixels = (pixels / 2 + 0.5).clamp(0, 1).mul(255).round()
             images.append(pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(images)
+
+    @torch.no_grad()
+    def encode_images(self, images_NhwC: np.ndarray) -> torch.Tensor:
+        """x_0 of given images: the mean of the VAE's posterior, scaled; [N, C, H, W] float32 on the CPU, in slices.
+
+        Raises:
+            ValueError: where they are not [N, h, w, 3] uint8.
+        """
+        if images_NhwC.dtype != np.uint8 or images_NhwC.ndim != 4 or images_NhwC.shape[-1] != 3:
+            raise ValueError(f"Expected uint8 images [N, h, w, 3], found {images_NhwC.dtype} {images_NhwC.shape}.")
+        pixels = torch.from_numpy(images_NhwC).permute(0, 3, 1, 2)
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        size = max(1, DECODE_LATENTS * factor**2 // pixels[0, 0].numel())
+        latents = [
+            self.vae.encode(some.to(self.device, torch.float32) / 127.5 - 1).latent_dist.mean.cpu()
+            for some in pixels.split(size)
+        ]
+        return torch.cat(latents) * self.vae.config.scaling_factor
 
 
 def load_part(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:

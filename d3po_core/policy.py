@@ -19,7 +19,7 @@ from d3po_core import adapters, ddim
 from d3po_core.compiling import compile_blocks
 from d3po_core.config import LoraConfig, ModelConfig, SamplingConfig
 from d3po_core.devices import keep_freed_memory, make_deterministic, pick_device, torch_dtype, use_threads
-from d3po_core.model_files import locate, model_digest, read_json
+from d3po_core.model_files import copy_pipeline, locate, model_digest, read_json
 from d3po_core.pipeline_parts import PipelineParts, load_part
 
 __all__ = ["Policy", "model_digest"]
@@ -233,6 +233,20 @@ class Policy:
         """x_0 as RGB images [N, h, w, 3] uint8, decoded in slices, which bounds the memory whatever N is."""
         return self.parts.decode(latents_NCHW)
 
+    def encode_images(self, images_NhwC: np.ndarray) -> torch.Tensor:
+        """[N, h, w, 3] uint8 images as x_0: [N, C, H, W] in the latent dtype, on the CPU. What ``decode`` undoes.
+
+        Raises:
+            ValueError: where the images have another size than the model's.
+        """
+        _, height, width = self.latent_shape
+        factor = self.image_size // width
+        if images_NhwC.shape[1:3] != (height * factor, width * factor):
+            raise ValueError(
+                f"Expected images of {height * factor} × {width * factor} pixels, found {images_NhwC.shape[1:3]}."
+            )
+        return self.parts.encode_images(images_NhwC).to(self.latent_dtype)
+
     def use_gradient_checkpointing(self, on: bool) -> None:
         """Compute each block again in the backward pass instead of keeping what is inside it; the same gradient."""
         if on:
@@ -287,3 +301,14 @@ class Policy:
         if self.lora is None:
             raise ValueError("This policy was loaded without a LoRA: there is no adapter to export.")
         adapters.export(self.unet, folder)
+
+    def export_merged(self, folder: Path) -> None:
+        """Write the whole pipeline with the adapter inside the UNet's weights, for plain ``from_pretrained(folder)``.
+
+        Raises:
+            ValueError: The weights are in half precision, where W + ΔW would round away much of an adapter.
+        """
+        if self.lora is None or self.network_dtype != torch.float32:
+            raise ValueError(f"Merging takes an adapter and float32 weights; these are {self.network_dtype}.")
+        copy_pipeline(self.folder, folder, without="unet")
+        adapters.export_merged(self.unet, folder / "unet")

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.evaluate_commands import ab, evaluate
 from flows.explain import explained
 from flows.selected import EpochOption, RunArgument, pushed_context, selected_context
 from flows.service_commands import services
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(services, name="services")
+app.add_typer(ab, name="ab")
 console = Console(soft_wrap=True, highlight=False)
 
 WAITS_FOR_PEOPLE = 75
@@ -120,7 +122,7 @@ def fork(
 @app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, forks of one another or not.")],
-    out: Annotated[Path | None, typer.Option(help="Also draw them into this PNG.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw each objective as SVG.")] = None,
 ) -> None:
     """Several runs' last sealed epochs in one table: what they were trained with, and the held-out objectives."""
     from flows.comparison import COLUMNS, compared, draw
@@ -131,8 +133,10 @@ def compare(
         table.add_row(*one.row)
     console.print(table)
     if out is not None:
-        out.write_bytes(draw(found))
-        console.print(f"drawn: {out}")
+        out.mkdir(parents=True, exist_ok=True)
+        for objective, svg in draw(found).items():
+            (out / f"{objective}.svg").write_bytes(svg)
+            console.print(f"drawn: {out / objective}.svg")
 
 
 @app.command()
@@ -289,13 +293,53 @@ def recover(
 
 @app.command()
 def export(
-    run: RunArgument, folder: Annotated[Path, typer.Argument(help="Where to write.")], epoch: EpochOption = None
+    run: RunArgument,
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    epoch: EpochOption = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="The whole pipeline, the adapter inside its weights.")
+    ] = False,
+    preferences: Annotated[
+        str | None,
+        typer.Option(metavar="pickapic|chosen", help="What was judged, as a data set: up to this epoch; no adapter."),
+    ] = None,
 ) -> None:
-    """Write an epoch's adapter as plain diffusers loads it, with its model card and provenance."""
-    from tasks.export import export_adapter
+    """Write an epoch's adapter as plain diffusers loads it, with its model card and provenance; or what was judged."""
+    from tasks.export import export_adapter, export_merged
+    from tasks.export_preferences import export_preferences
 
-    written = export_adapter(selected_context(run, epoch, sealed=True), folder)
-    console.print(f"adapter: {written}\nnext: pipe.load_lora_weights({str(written)!r})")
+    context = selected_context(run, epoch, sealed=True)
+    if preferences is not None:
+        file, rows = export_preferences(context, folder, preferences)
+        console.print(
+            f"preferences: {file} ({rows} rows)\nnext: datasets.load_dataset('parquet', data_files={str(file)!r})"
+        )
+    elif merged:
+        written = export_merged(context, folder)
+        console.print(f"pipeline: {written}\nnext: StableDiffusionPipeline.from_pretrained({str(written)!r})")
+    else:
+        written = export_adapter(context, folder)
+        console.print(f"adapter: {written}\nnext: pipe.load_lora_weights({str(written)!r})")
+
+
+@app.command("import", context_settings=WITH_OVERRIDES)
+def import_(
+    context: typer.Context,
+    config: ConfigArgument,
+    file: Annotated[Path, typer.Argument(metavar="PARQUET", help="Columns caption, jpg_0, jpg_1, label_0, label_1.")],
+) -> None:
+    """Make the next epoch of a run from judged image pairs, as in Pick-a-Pic: images without trajectories."""
+    from tasks.config import load_configuration
+    from tasks.import_preferences import import_preferences
+
+    done = import_preferences(load_configuration(config, context.args), file)
+    console.print(
+        f"epoch {done.epoch}: {done.groups} image pairs, {done.judgements} judgements, of {done.rows} rows; images resized to "
+        f"{done.width} × {done.height} pixels, cropped around their middle where their shape differed"
+    )
+    for reason, count in done.set_aside.items():
+        console.print(f"set aside: {count} rows: {reason}")
+    console.print(f"next: d3po run {config}, with an objective that needs no trajectories")
 
 
 @app.command(context_settings=WITH_OVERRIDES)
@@ -305,6 +349,9 @@ def report(context: typer.Context, run: RunArgument, epoch: EpochOption = None) 
 
     for line in describe(selected_context(run, epoch, sealed=True, overrides=context.args)):
         console.print(line)
+
+
+app.command(context_settings=WITH_OVERRIDES)(evaluate)
 
 
 @app.command()

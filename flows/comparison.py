@@ -62,17 +62,24 @@ def compared(folders: Sequence[str]) -> list[ComparedRun]:
     ]
 
 
-def draw(runs: Sequence[ComparedRun]) -> bytes:
-    """The differences with their standard errors, one panel an objective: PNG."""
-    from tasks.figures import differences
+def draw(runs: Sequence[ComparedRun]) -> dict[str, bytes]:
+    """The differences with 95 % intervals: an SVG for each objective, by its name."""
+    from tasks.plots import differences
 
-    panels: dict[str, list[tuple[str, float, float]]] = {}
+    rows: dict[str, dict[str, tuple[float, float, float]]] = {}
     for one in runs:
-        label = f"{one.run.rpartition('/')[2]}\n{one.trained_with}"
-        panels.setdefault(one.measured.objective, []).append(
-            (label, one.measured.difference, one.measured.standard_error)
+        found = one.measured
+        spread = 1.96 * found.standard_error
+        label = f"{one.run.rpartition('/')[2]}: {one.trained_with}"
+        rows.setdefault(found.objective, {})[label] = (
+            found.difference,
+            found.difference - spread,
+            found.difference + spread,
         )
-    return differences(panels)
+    return {
+        objective: differences(bars, objective.replace("_", " "), "after − before on held-out prompts; 95 % interval")
+        for objective, bars in rows.items()
+    }
 
 
 def _last_sealed(folder: str) -> tuple[str, int, dict, int, list[dict]]:

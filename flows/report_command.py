@@ -7,6 +7,7 @@ from tasks.context import EpochContext
 from tasks.evaluation import Comparison
 from tasks.push import pushed
 from tasks.report import report
+from tasks.run_report import write_run_report
 
 __all__ = ["describe"]
 
@@ -19,6 +20,7 @@ def describe(context: EpochContext) -> Iterator[str]:
     yield f"adapter:      {location}/adapter"
     yield f"before/after: {location}/report/before-after.png"
     yield f"report:       {location}/report/report.html"
+    yield f"whole run:    {write_run_report(context)}"
     if epoch.latest("push") is not None:
         yield f"Label Studio: {pushed(context)['url']}"
     yield f"seal:         {epoch.seal()['digest']}"

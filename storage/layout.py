@@ -7,6 +7,8 @@ import re
 from pathlib import Path, PurePosixPath
 
 __all__ = [
+    "EVALUATIONS_FOLDER",
+    "EVALUATION_FILE",
     "EVENT_KINDS",
     "GROUPS_FILE",
     "IMAGES_FOLDER",
@@ -18,6 +20,7 @@ __all__ = [
     "SEAL",
     "STAGING_FOLDER",
     "TRAJECTORIES_FILE",
+    "blind_key",
     "check_aside_key",
     "check_attempt_folder",
     "check_commit_name",
@@ -26,6 +29,7 @@ __all__ = [
     "commit_key",
     "commits_prefix",
     "epoch_key",
+    "evaluation_location",
     "event_key",
     "events_prefix",
     "heal_command",
@@ -37,6 +41,7 @@ __all__ = [
     "parse_epoch",
     "parse_event_key",
     "remedy_for",
+    "report_key",
     "run_location",
     "shard_name",
 ]
@@ -51,6 +56,8 @@ PROMPTS_FILE = "prompts.zarr"
 GROUPS_FILE = "groups.parquet"
 IMAGES_FOLDER = "images"
 MEDIA_FOLDER = "media"
+EVALUATIONS_FOLDER = "evaluations"
+EVALUATION_FILE = "settings.json"
 
 EVENT_KINDS = ("bindings", "proceed", "voids", "notices", "forgotten")
 """The numbered files of an epoch: who works on it, who said to go on, which groups no longer count, what the team was
@@ -134,6 +141,21 @@ def is_attempt_file(key: str) -> bool:
 def run_location(root: str, name: str) -> str:
     """Where a run lies: its name below a local folder or an ``s3://bucket/prefix``."""
     return f"{root.rstrip('/')}/{check_run_name(name)}"
+
+
+def evaluation_location(root: str, name: str) -> str:
+    """Where an evaluation lies: beside the runs, below ``evaluations``."""
+    return f"{root.rstrip('/')}/{EVALUATIONS_FOLDER}/{check_run_name(name)}"
+
+
+def blind_key(number: int, file: str) -> str:
+    """``blind/0000/plan.json``: a file of one blind comparison, within its evaluation."""
+    return f"blind/{number:04d}/{check_relative(file)}"
+
+
+def report_key(file: str) -> str:
+    """``report/report.html``: a file of the run's report over all epochs."""
+    return f"report/{check_relative(file)}"
 
 
 def epoch_key(number: int) -> str:

@@ -125,6 +125,17 @@ class Run:
         with ThreadPoolExecutor(_REQUESTS) as pool:
             return list(pool.map(function, items))
 
+    def write_report(self, file: str, data: bytes) -> None:
+        """Write or replace a file of the run's own report, which is derived and outside every digest."""
+        self.backend.put(layout.report_key(file), data)
+
+    def read_report(self, file: str) -> bytes | None:
+        """The bytes of such a file; None where there is none."""
+        try:
+            return self.backend.get(layout.report_key(file))
+        except MissingDataError:
+            return None
+
     def scratch(self) -> Path:
         """A local folder of this process for what does not count yet; on the run's own disk where it has one."""
         return staging.process_folder(self.home)

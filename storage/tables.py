@@ -3,6 +3,7 @@
 One schema per kind of table; a table of another kind or version is refused by name. Joined by ids, never by position.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from storage.errors import CorruptDataError, MissingDataError, UnknownFormatErro
 from storage.layout import remedy_for
 
 __all__ = [
+    "EVALUATION",
     "GROUPS",
     "JUDGEMENTS",
     "JUDGES",
@@ -27,6 +29,8 @@ __all__ = [
     "read_rows",
     "read_table",
     "rows_digest",
+    "rows_from_bytes",
+    "rows_to_bytes",
     "table_format",
     "write_table",
 ]
@@ -124,6 +128,18 @@ PEOPLE = _schema(
 """Who the numbers are. Kept outside every digest, and erasable."""
 
 
+EVALUATION = _schema(
+    "d3po-evaluation-values/1",
+    _field("candidate", pa.string()),
+    _field("eta", pa.float64()),
+    _field("group_id", pa.string()),
+    _field("trajectory_id", pa.string(), nullable=True),
+    _field("measure", pa.string()),
+    _field("value", pa.float64()),
+)
+"""Every single value of an evaluation. ``trajectory_id`` is empty for what is measured of a prompt's images together."""
+
+
 def table_format(schema: pa.Schema) -> str:
     """The name that a schema's files carry, e.g. ``d3po-pairs/1``."""
     return str((schema.metadata or {}).get(_FORMAT_KEY, b"(none)").decode())
@@ -163,6 +179,18 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
 def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     """A table as a dict of plain Python values per row; raises as ``read_table`` does."""
     return list(_read(path, schema).to_pylist())
+
+
+def rows_to_bytes(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
+    """The bytes of such a table's file; raises as ``write_table`` does."""
+    stream = io.BytesIO()
+    pq.write_table(_to_arrow(rows, schema), stream, write_page_checksum=True)
+    return stream.getvalue()
+
+
+def rows_from_bytes(data: bytes, schema: pa.Schema) -> list[dict[str, Any]]:
+    """What ``rows_to_bytes`` was given, where whoever kept the bytes has verified them."""
+    return list(pq.read_table(io.BytesIO(data), schema=schema).to_pylist())
 
 
 def rows_digest(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> str:

@@ -23,10 +23,14 @@ __all__ = ["open_group", "read_array", "texts", "write_array"]
 def write_array(
     group: zarr.Group, name: str, values: NDArray[Any], axes: tuple[str, ...], absent: Any, per_row: bool = False
 ) -> None:
-    """Create an array and write all of it at once: in one chunk, or one chunk per row within one shard."""
-    sharding: dict[str, Any] = {"chunks": values.shape}
-    if per_row:
-        sharding = {"chunks": (1, *values.shape[1:]), "shards": values.shape}
+    """Create an array and write all of it at once: in one chunk, or one chunk per row within one shard.
+
+    An array without values (the log-probs of images that have no trajectory) has no chunk either.
+    """
+    whole = tuple(max(1, size) for size in values.shape)
+    sharding: dict[str, Any] = {"chunks": whole}
+    if per_row and values.size:
+        sharding = {"chunks": (1, *whole[1:]), "shards": whole}
     array = group.create_array(
         name,
         shape=values.shape,
@@ -66,6 +70,8 @@ def read_array(group: zarr.Group, name: str, rows: Sequence[int] | None = None) 
         array = group[name]
         if not isinstance(array, zarr.Array):
             raise TypeError("it is no array")
+        if array.size == 0:
+            return np.asarray(array[...]) if rows is None else np.asarray(array[...])[np.asarray(rows)]
         stored = where / name / "/".join(["c", *("0" for _ in array.shape)])
         if not stored.is_file() or stored.stat().st_size == 0:
             raise MissingDataError(

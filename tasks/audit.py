@@ -105,7 +105,15 @@ def _epoch(context: EpochContext) -> Iterator[str]:
         )
     yield (
         f"epoch {context.number}: {len(pairs)} pairs from {len(judgements)} judgements by "
-        f"{len({row['judge'] for row in judgements})} judges, over {len(seeds)} trajectories with their seeds"
+        f"{len({row['judge'] for row in judgements})} judges, over {len(seeds)} {_origin(context)}"
     )
     for row in judgements:
         yield f"  {row['group_id']} {row['verdict']:>10} by {row['judge']} ({row['id']}, {row['updated_at']})"
+
+
+def _origin(context: EpochContext) -> str:
+    """Where the epoch's images come from."""
+    imported = context.plan.get("imported")
+    if imported is None:
+        return "trajectories with their seeds"
+    return f"images imported from {imported['file']} (sha256 {imported['sha256']})"

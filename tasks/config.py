@@ -114,6 +114,10 @@ class EvaluationConfig(Section):
     """Held-out prompts for the before/after figures; empty: no evaluation."""
     objectives: tuple[str, ...] = frozen_by("free", ("jpeg_compressibility",))
     """Programmed objectives that are measured on the held-out images: built-in ones, or names in ``programmed``."""
+    images_per_prompt: int = frozen_by("free", 4, ge=1)
+    """Images of each held-out prompt that ``d3po evaluate`` makes of each candidate."""
+    etas: tuple[float, ...] = frozen_by("free", (1.0, 0.0), min_length=1)
+    """The η that ``d3po evaluate`` samples with, each in [0, 1]; 0 is deterministic given x_T."""
 
 
 class ExperimentConfig(Section):
@@ -155,6 +159,8 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "Configuration":
         check_together(self.sampling, self.training)
+        if not all(0 <= eta <= 1 for eta in self.evaluation.etas):
+            raise ValueError(f"evaluation.etas is {list(self.evaluation.etas)}, expected values from 0 to 1")
         if self.labels.source == "people" and self.labels.screen == "compare" and self.sampling.group_size != 2:
             raise ValueError(
                 f"labels.screen is compare, which shows 2 images, but sampling.group_size is {self.sampling.group_size}. "

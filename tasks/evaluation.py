@@ -7,6 +7,7 @@ standard error is the paired one.
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,7 +22,15 @@ from tasks.policies import policy_for, starting_state, state_after
 from tasks.programmed import programmed_objective
 from tasks.prompts import read_prompts
 
-__all__ = ["Comparison", "HeldOut", "compare", "evaluate_epoch", "held_out"]
+__all__ = [
+    "LATENTS_AT_ONCE",
+    "Comparison",
+    "HeldOut",
+    "compare",
+    "evaluate_epoch",
+    "held_out",
+    "objective_values",
+]
 
 EVALUATION_FORMAT = "d3po-evaluation/1"
 LATENTS_AT_ONCE = 64 * 1024
@@ -111,13 +120,20 @@ def held_out(configuration: Configuration, policy: Policy) -> HeldOut:
     generated = rollout(policy, batches, one_each, run_seed=configuration.seed, epoch=None, embeds=embeds)
     images = np.concatenate([batch.images for batch in generated])
     logger().info("%d held-out images computed in %.2f s", len(images), time.perf_counter() - begun)
-    objectives = {name: programmed_objective(configuration, name) for name in configuration.evaluation.objectives}
     return HeldOut(
         prompts=tuple(prompts),
         images=images,
-        values={name: objective(images, prompts).tolist() for name, objective in objectives.items()},
-        units={name: objective.unit for name, objective in objectives.items()},
+        values={name: found.tolist() for name, found in objective_values(configuration, images, prompts).items()},
+        units={name: programmed_objective(configuration, name).unit for name in configuration.evaluation.objectives},
     )
+
+
+def objective_values(
+    configuration: Configuration, images: np.ndarray, prompts: Sequence[str], names: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """What each configured objective (or each of ``names``) says of images: name → [N] float64, higher is better."""
+    wanted = names or configuration.evaluation.objectives
+    return {name: programmed_objective(configuration, name)(images, prompts) for name in wanted}
 
 
 def _paired(name: str, unit: str, before: np.ndarray, after: np.ndarray) -> Comparison:

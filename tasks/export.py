@@ -5,16 +5,14 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from d3po_core.objectives.specs import OBJECTIVES
+from tasks.card import card_files
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.policies import policy_for, state_after
-from tasks.training_plan import training_plan
 
 __all__ = [
     "ADAPTER_FILE",
@@ -22,6 +20,7 @@ __all__ = [
     "PROVENANCE_FORMAT",
     "export_adapter",
     "export_into_run",
+    "export_merged",
     "file_digest",
     "lora_digest",
 ]
@@ -32,7 +31,7 @@ PROVENANCE_FORMAT = "d3po-provenance/1"
 
 
 def export_adapter(context: EpochContext, folder: Path) -> Path:
-    """Write ``pytorch_lora_weights.safetensors``, ``README.md`` and ``provenance.json`` of a sealed epoch.
+    """Write ``pytorch_lora_weights.safetensors``, ``README.md`` with ``curves.png``, and ``provenance.json`` of a sealed epoch.
 
     Raises:
         UserError: The epoch is not sealed.
@@ -48,7 +47,8 @@ def export_adapter(context: EpochContext, folder: Path) -> Path:
     state = state_after(context, context.number)
     policy.load_lora_state(state.lora)
     policy.export_adapter(folder)
-    (folder / "README.md").write_text(_card(context, seal), encoding="utf-8")
+    for name, content in card_files(context).items():
+        (folder / name).write_bytes(content)
     provenance = {
         "format": PROVENANCE_FORMAT,
         "run_folder": context.run.location,
@@ -59,6 +59,28 @@ def export_adapter(context: EpochContext, folder: Path) -> Path:
         "lora": lora_digest(context, folder),
     }
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1))
+    return folder
+
+
+def export_merged(context: EpochContext, folder: Path) -> Path:
+    """Write the whole pipeline of a sealed epoch, its adapter inside the weights, for plain diffusers.
+
+    In float32 whatever the run computes in: added to half-precision weights, much of an adapter would round away.
+
+    Raises:
+        UserError: The folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder} is not empty, expected a new folder for the whole pipeline", remedy="choose another folder"
+        )
+    configuration = context.configuration
+    full = configuration.model.model_copy(update={"dtype": "float32", "compile": "none"})
+    policy = policy_for(configuration.model_copy(update={"model": full}))
+    policy.load_lora_state(state_after(context, context.number).lora)
+    policy.export_merged(folder)
+    for name, content in card_files(context, merged=True).items():
+        (folder / name).write_bytes(content)
     return folder
 
 
@@ -103,44 +125,3 @@ def lora_digest(context: EpochContext, folder: Path) -> str:
 def _tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> list[bytes]:
     """The tensors as bytes in an order of their own: the export renames them, it changes no value."""
     return sorted(tensor.contiguous().numpy().tobytes() for tensor in tensors.values())
-
-
-def _card(context: EpochContext, seal: dict) -> str:
-    configuration = context.configuration
-    pull, plan = context.epoch.latest("pull"), context.epoch.latest("train-plan")
-    trained = training_plan(context.epoch, plan)["frozen"]
-    return f"""---
-base_model: {configuration.model.path}
-library_name: diffusers
-tags: [lora, text-to-image, d3po, human-feedback]
----
-# {configuration.run}, epoch {context.number}
-
-A LoRA adapter trained with {OBJECTIVES[trained["objective.kind"]].title}.
-
-    pipe = StableDiffusionPipeline.from_pretrained("{configuration.model.path}")
-    pipe.load_lora_weights("this folder")
-
-| | |
-|---|---|
-| base model | `{configuration.model.path}`{f" at `{configuration.model.revision}`" if configuration.model.revision else ""} |
-| digest of the base model | `{context.run.info["model_digest"]}` |
-| rank, alpha, modules | {configuration.lora.rank}, {configuration.lora.alpha:g}, {", ".join(configuration.lora.target_modules)} |
-| judged by | {configuration.labels.source} |
-| judgements | {pull.details.get("judgements", 0)} |
-| pairs trained on in this epoch | {plan.details.get("pairs", 0)} |
-| epochs behind it | {context.number + 1} |
-| objective | {_objective(trained)} |
-| trained with | learning rate {trained["training.learning_rate"]:g}, {trained["training.groups_per_step"]} groups a step, {trained["training.inner_epochs"]} inner epochs, transitions {trained["training.first_transitions"] or "all"} |
-| sampled with | T {configuration.sampling.num_inference_steps}, η {configuration.sampling.eta:g}, w {configuration.sampling.guidance_scale:g} |
-| run id, seal | `{context.run.info["run_id"]}`, `{seal["digest"]}` |
-
-`provenance.json` names the run; `d3po audit` of this folder follows it to every judgement and seed.
-"""
-
-
-def _objective(trained: Mapping[str, Any]) -> str:
-    fields = {path.partition(".")[2]: value for path, value in trained.items() if path.startswith("objective.")}
-    kind = fields.pop("kind")
-    shown = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
-    return f"{OBJECTIVES[kind].title}; {shown}" if shown else OBJECTIVES[kind].title

@@ -40,10 +40,10 @@ def heal(context: EpochContext) -> Iterator[str]:
         commit = context.epoch.latest(name) if name.startswith("shard-") and name not in damaged else None
         if commit is not None and commit.pruned:
             yield f"{name}: {len(commit.pruned)} files were pruned {commit.pruning}; they are not made again"
-    lost = [name for name in damaged if _maker(name) is None]
+    lost = [name for name in damaged if _maker(context, name) is None]
     for name in sorted(set(damaged) - set(lost), key=lambda name: (name == "reference", name)):  # it reads the shards
         check = _AsBefore(context, name)
-        after = _maker(name)(context, name, supersede=True, check=check)
+        after = _maker(context, name)(context, name, supersede=True, check=check)
         yield f"{name}: made again in attempt {after.attempt}, {OUTCOMES[check.same]}"
     if "push" in context.epoch.commit_numbers() and "push" not in lost:
         show_images(context)
@@ -57,10 +57,10 @@ def heal(context: EpochContext) -> Iterator[str]:
         )
 
 
-def _maker(name: str) -> Callable[..., Commit] | None:
-    """What makes such an output again, if anything can."""
+def _maker(context: EpochContext, name: str) -> Callable[..., Commit] | None:
+    """What makes such an output again, if anything can; images that were imported have no seed."""
     if name.startswith("shard-"):
-        return write_generated
+        return None if "imported" in context.plan else write_generated
     return {"prompts": write_prompt_embeds, "reference": write_reference}.get(name)
 
 

@@ -16,7 +16,7 @@ from tasks.gold import GOLD_FOLDER
 from tasks.label_studio.parse import PushPlan
 from tasks.label_studio.screens import local_file_url
 
-__all__ = ["media_folder", "show_gold", "show_images"]
+__all__ = ["media_folder", "served_folder", "show_gold", "show_images"]
 
 
 def show_images(context: EpochContext) -> tuple[Path, dict[str, str]]:
@@ -55,7 +55,16 @@ def show_gold(context: EpochContext, plan: PushPlan) -> dict[str, str]:
 
 
 def media_folder(configuration: Configuration) -> tuple[Path, str]:
-    """The run's folder as Label Studio's disk shows it, and its path below the document root.
+    """The run's folder as Label Studio's disk shows it, and its path below the document root; see ``served_folder``."""
+    return served_folder(configuration, configuration.run)
+
+
+def served_folder(configuration: Configuration, below: str) -> tuple[Path, str]:
+    """A folder below the storage root as Label Studio's disk shows it, and its path below the document root.
+
+    Args:
+        configuration: Says where the runs lie, and what Label Studio serves.
+        below: The folder's path within the storage root; of one on S3, within the mirror.
 
     Raises:
         UserError: It does not lie below the document root, or (of a run on S3) no document root is given.
@@ -68,8 +77,8 @@ def media_folder(configuration: Configuration) -> tuple[Path, str]:
                 f"the images of {run_folder(configuration)} lie on S3, and no folder is given to mirror them in",
                 remedy="set labels.document_root to Label Studio's LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT",
             )
-        return Path(given).resolve() / configuration.run, configuration.run
-    root, folder = Path(given or storage).resolve(), Path(storage).resolve() / configuration.run
+        return Path(given).resolve() / below, below
+    root, folder = Path(given or storage).resolve(), Path(storage).resolve() / below
     if not folder.is_relative_to(root) or folder == root:
         raise UserError(
             f"the images lie in {folder}, expected a folder below Label Studio's document root {root}",

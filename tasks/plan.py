@@ -14,7 +14,7 @@ from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.prompts import epoch_prompts, read_prompts
 
-__all__ = ["PLAN_FORMAT", "adapter_in", "make_plan", "prompts_used"]
+__all__ = ["PLAN_FORMAT", "adapter_in", "chunks", "frozen_fields", "make_plan", "prompts_used"]
 
 PLAN_FORMAT = "d3po-plan/1"
 
@@ -38,19 +38,19 @@ def make_plan(context: EpochContext) -> dict[str, Any]:
         count=configuration.prompts.groups_per_epoch,
     )
     groups = [{"id": f"g{index:06d}", "index": index, "prompt": prompt} for index, prompt in enumerate(prompts)]
-    batches = _chunks([group["id"] for group in groups], configuration.sampling.groups_per_batch)
+    batches = chunks([group["id"] for group in groups], configuration.sampling.groups_per_batch)
     batches_per_shard = max(1, configuration.orchestration.groups_per_shard // configuration.sampling.groups_per_batch)
     return context.epoch.create_plan(
         {
             "format": PLAN_FORMAT,
             "epoch": context.number,
             "run_id": context.run.info["run_id"],
-            "frozen": _frozen_fields(context),
+            "frozen": frozen_fields(context),
             # Free fields, kept so that whoever reads this plan knows what its labels.objectives mean.
             "programmed": context.configuration.model_dump(mode="json")["programmed"],
             "adapter_in": adapter_in(context.run, context.number),
             "groups": groups,
-            "shards": {f"shard-{index:06d}": shard for index, shard in enumerate(_chunks(batches, batches_per_shard))},
+            "shards": {f"shard-{index:06d}": shard for index, shard in enumerate(chunks(batches, batches_per_shard))},
         }
     )
 
@@ -79,13 +79,14 @@ def adapter_in(run: Run, number: int) -> dict[str, Any] | None:
     return {"epoch": number - 1, "train": commit.digest}
 
 
-def _frozen_fields(context: EpochContext) -> dict[str, Any]:
+def frozen_fields(context: EpochContext) -> dict[str, Any]:
+    """What a plan freezes of the configuration, flat."""
     configuration = context.configuration
     return configuration.section_of_class("sampling") | configuration.section_of_class("labels")
 
 
 def _refuse_changes(context: EpochContext, plan: dict[str, Any]) -> None:
-    changes = changed_fields(_frozen_fields(context), plan["frozen"])
+    changes = changed_fields(frozen_fields(context), plan["frozen"])
     if changes:
         raise ConfigurationChangedError(
             f"epoch {context.number} of {run_folder(context.configuration)} was planned with other values:\n  "
@@ -94,5 +95,6 @@ def _refuse_changes(context: EpochContext, plan: dict[str, Any]) -> None:
         )
 
 
-def _chunks(items: Sequence[Any], size: int) -> list[list[Any]]:
+def chunks(items: Sequence[Any], size: int) -> list[list[Any]]:
+    """Items in lists of this size, in order; the last may be shorter."""
     return [list(items[start : start + size]) for start in range(0, len(items), size)]

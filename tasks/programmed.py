@@ -10,7 +10,7 @@ from d3po_core.programmed.loading import load_objective
 from tasks.config import Configuration, objective_names
 from tasks.errors import UserError
 
-__all__ = ["definitions", "programmed_objective", "release", "try_objectives"]
+__all__ = ["definitions", "objective_unit", "programmed_objective", "release", "try_objectives"]
 
 _loaded: dict[str, ProgrammedObjective] = {}
 """By name, section and device."""
@@ -35,6 +35,13 @@ def programmed_objective(configuration: Configuration, name: str) -> ProgrammedO
     if key not in _loaded:
         _loaded[key] = load_objective(name, section, configuration.model.device)
     return _loaded[key]
+
+
+def objective_unit(configuration: Configuration, name: str) -> str:
+    """What an objective's values are, for people, without loading it; empty where only it would know."""
+    if name in OBJECTIVES:
+        return OBJECTIVES[name].unit
+    return str(getattr(configuration.programmed.get(name), "unit", ""))
 
 
 def try_objectives(configuration: Configuration, image_size: int, prompt: str) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """What an epoch did, derived from what is committed and outside the seal: pictures, figures, one page."""
 
 import base64
-import html
 from pathlib import Path
 
 from prefect import task
@@ -9,41 +8,54 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from d3po_core.stopwatch import Stopwatch
-from storage.tables import METRICS, read_table
+from tasks import page
 from tasks.artifacts import key
 from tasks.context import EpochContext, run_folder
-from tasks.evaluation import Comparison, compare, evaluate_epoch, to_json
+from tasks.evaluation import Comparison, HeldOut, compare, evaluate_epoch, to_json
 from tasks.export import export_into_run
-from tasks.figures import before_after, contact_sheet, training_curves
+from tasks.figures import contact_sheet, png, side_by_side
+from tasks.history import epoch_history
 from tasks.log import flow_run_id, logger
+from tasks.plots import panels
 from tasks.pull import images_of
+from tasks.run_report import HELD_OUT_KEPT, REPORT, held_out_key, write_run_report
+from tasks.training_panels import training_panels
 from tasks.training_plan import training_plan
 
 __all__ = ["report"]
 
+PICTURES = {
+    "before-after": "Held-out prompts before and after this epoch; the same prompt and the same noise in a column.",
+    "contact-sheet": "The first images of this epoch, group by group.",
+    "training-curves": "The training's metrics, by optimizer step.",
+}
+
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(context: EpochContext) -> None:
-    """Write ``adapter/`` and ``report/`` into the epoch's folder and show the figures on the flow run."""
-    export_into_run(context)
+    """Write ``adapter/`` and ``report/`` of the epoch and ``report/`` of the run, and show the figures on the flow run."""
     drawing = Stopwatch()
     epoch = context.epoch
-    metrics = read_table(epoch.fetch(epoch.latest("train"), "metrics.parquet"), METRICS)
     with drawing("pictures"):
         pictures = {"contact-sheet": _samples(context)}
-        if len(metrics):
-            pictures["training-curves"] = training_curves(metrics)
+        if trained := list(training_panels([epoch_history(context)])):
+            pictures["training-curves"] = panels(trained, 3, "png")
     comparisons: list[Comparison] = []
     if context.configuration.evaluation.prompts:
         before, after = evaluate_epoch(context)
         comparisons = compare(before, after)
         with drawing("pictures"):
-            pictures["before-after"] = before_after(before.images, after.images, before.prompts)
+            pictures["before-after"] = side_by_side(
+                {"before": list(before.images), "after": list(after.images)}, before.prompts
+            )
         epoch.write_aside("report/evaluation.json", to_json(comparisons, before, after).encode())
+        _keep_held_out(context, before, after)
     logger().info("pictures drawn in %.2f s", drawing.seconds["pictures"])
-    for name, png in pictures.items():
-        epoch.write_aside(f"report/{name}.png", png)
-    epoch.write_aside("report/report.html", _page(context, pictures, comparisons).encode())
+    for name, picture in pictures.items():
+        epoch.write_aside(f"report/{name}.png", picture)
+    epoch.write_aside("report/report.html", _page(context, pictures, comparisons))
+    export_into_run(context)  # after the evaluation, which the card's curves end with
+    logger().info("the run's report is %s", write_run_report(context))
     for comparison in comparisons:
         logger().info("%s", comparison)
     if flow_run_id() is not None:
@@ -73,37 +85,46 @@ def _facts(context: EpochContext) -> list[tuple[str, str]]:
     ]
 
 
-def _page(context: EpochContext, pictures: dict[str, bytes], comparisons: list[Comparison]) -> str:
-    rows = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in _facts(context)
+def _page(context: EpochContext, pictures: dict[str, bytes], comparisons: list[Comparison]) -> bytes:
+    tiles = [
+        (
+            f"{item.objective.replace('_', ' ')}, change",
+            f"{item.difference:+.3g}",
+            f"± {item.standard_error:.2g} (paired standard error, {item.prompts} prompts)",
+        )
+        for item in comparisons
+    ]
+    shown = [
+        page.section(
+            name.replace("-", " ").capitalize(), page.figure(picture, name.replace("-", " "), PICTURES[name], wide=True)
+        )
+        for name, picture in sorted(pictures.items())
+    ]
+    return page.page(
+        f"{context.configuration.run}, epoch {context.number}",
+        " ".join(f"{item}." for item in comparisons) or "No held-out prompts are configured.",
+        [page.tiles(tiles), *shown, page.section("Facts", page.table(("", ""), _facts(context)))],
     )
-    measured = "".join(f"<p class=measured>{html.escape(str(item))}</p>" for item in comparisons)
-    shown = "".join(
-        f"<h2>{name.replace('-', ' ')}</h2><img src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
-        for name, png in sorted(pictures.items())
-    )
-    title = f"{context.configuration.run}, epoch {context.number}"
-    return (
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1>{measured}{shown}<h2>facts</h2><table>{rows}</table>"
-    )
+
+
+def _keep_held_out(context: EpochContext, before: HeldOut, after: HeldOut) -> None:
+    """The images that the run's report shows epoch by epoch; what an epoch begins with, its parent ended with."""
+    kept = {"after": after} | ({"before": before} if context.number == 0 else {})
+    for when, held_out in kept.items():
+        for index, image in enumerate(held_out.images[:HELD_OUT_KEPT]):
+            context.epoch.write_aside(held_out_key(when, index), png(image))
 
 
 def _publish(context: EpochContext, pictures: dict[str, bytes], comparisons: list[Comparison]) -> None:
     folder = Path(run_folder(context.configuration), context.epoch_key, "report")
     measured = "\n".join(f"- {comparison}" for comparison in comparisons)
-    for name, png in pictures.items():
+    for name, picture in pictures.items():
         create_markdown_artifact(
             markdown=(
-                f"{measured}\n\n![{name}](data:image/png;base64,{base64.b64encode(png).decode()})\n\n"
-                f"Also in `{folder / name}.png`; the whole report is `{folder}/report.html`."
+                f"{measured}\n\n![{name}](data:image/png;base64,{base64.b64encode(picture).decode()})\n\n"
+                f"Also in `{folder / name}.png`; the epoch's page is `{folder}/report.html`, the run's "
+                f"`{run_folder(context.configuration)}/report/{REPORT}`."
             ),
             key=key(context, name),
             description=f"{name.replace('-', ' ')} of epoch {context.number}",
         )
-
-
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#222}
-img{max-width:100%;border:1px solid #ddd}table{border-collapse:collapse}th,td{text-align:left;padding:.2rem .8rem .2rem 0;
-border-bottom:1px solid #eee;font-weight:normal}td{font-family:ui-monospace,monospace;overflow-wrap:anywhere}
-.measured{background:#f2f7f2;padding:.6rem 1rem;border-left:4px solid #4a4}"""

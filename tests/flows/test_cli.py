@@ -23,7 +23,10 @@ VERBS = [
     "audit",
     "heal",
     "recover",
+    "evaluate",
+    "ab",
     "export",
+    "import",
     "report",
     "schema",
     "services",
@@ -372,6 +375,27 @@ def test_run_here_without_a_prefect_server(bare_project: Project):
 @pytest.mark.parametrize("verb", ["status", "annotate", "audit", "heal", "recover", "report"])
 def test_there_is_no_such_run(bare_project: Project, verb: str):
     bare_project.verb(verb, "runs/nowhere").refused("nowhere", "d3po init")
+
+
+def test_adapters_that_are_none(bare_project: Project):
+    config = bare_project.configuration("nothing-to-compare", evaluation={"prompts": "prompts.txt"})
+    for given in ([], ["--adapter", "A"], ["--adapter", "=runs/x"], ["--adapter", "A=x", "--adapter", "A=y"]):
+        bare_project.verb("evaluate", config, *given).refused("expected NAME=RUN:EPOCH")
+    bare_project.verb("evaluate", config, "--adapter", "A=runs/not-there:0").refused("There is no run 'not-there'")
+    assert not (bare_project.runs / "evaluations").exists()
+
+
+def test_there_is_no_such_evaluation(bare_project: Project):
+    for command in (["results"], ["start"]):
+        candidates = ["base", "A"] if command == ["start"] else []
+        done = bare_project.verb("ab", *command, "runs/evaluations/not-there", *candidates)
+        done.refused("there is no evaluation in runs/evaluations/not-there", "d3po evaluate")
+
+
+def test_a_file_that_is_no_data_set(bare_project: Project):
+    config = bare_project.configuration("imports")
+    bare_project.verb("import", config, "prompts.txt").refused("prompts.txt cannot be read as parquet")
+    assert not (bare_project.runs / "imports").exists()
 
 
 def test_a_run_without_epochs(bare_project: Project):

@@ -9,7 +9,14 @@ from PIL import Image
 
 from storage.errors import CorruptDataError, MissingDataError, UnknownFormatError
 from storage.tables import GROUPS, read_rows
-from storage.trajectories import read_prompts, read_shard, read_transitions, write_prompts, write_shard
+from storage.trajectories import (
+    TrajectoryArrays,
+    read_prompts,
+    read_shard,
+    read_transitions,
+    write_prompts,
+    write_shard,
+)
 from tests.storage.samples import trajectories
 
 LATENTS = "traj.zarr/latents/c/0/0/0/0/0"
@@ -232,3 +239,23 @@ def test_prompts_are_checked(tmp_path, prompts, embeds, message):
 def _write(path, arrays, images):
     path.mkdir()
     return write_shard(path, arrays, images)
+
+
+def test_images_without_a_transition_are_trajectories_of_one_state(tmp_path):
+    """T = 0: what was imported has an x_0 and no log-prob."""
+    latents = np.arange(2 * 1 * 2 * 3 * 3, dtype=np.float32).reshape(2, 1, 2, 3, 3)
+    arrays = TrajectoryArrays(
+        ids=("g000000-0", "g000000-1"),
+        group_ids=("g000000", "g000000"),
+        prompts=("a", "a"),
+        latents=latents,
+        latents_dtype="float32",
+        log_prob=np.zeros((2, 0)),
+        timesteps=np.zeros(0, np.int64),
+        trainable=np.zeros(0, bool),
+    )
+    content = write_shard(tmp_path, arrays, None)
+    read = read_shard(tmp_path, ["g000000-1", "g000000-0"])
+    assert np.array_equal(read.latents, latents[::-1])
+    assert (read.log_prob.shape, read.timesteps.shape, read.trainable.shape) == ((2, 0), (0,), (0,))
+    assert len(set(content["trajectories"].values())) == 2

@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 
+from d3po_core.records import Judgement
+from storage.manifest import build_seal, environment
 from storage.run import Run
+from tasks import trainer
 from tasks.config import Configuration, load_configuration
 from tasks.context import EpochContext, create_run
 from tasks.generate import write_prompt_embeds
 from tasks.plan import make_plan
-from tasks.pull import judge_by_programme
+from tasks.pull import judge_by_programme, programmed_values, write_judgements
+from tasks.reference import reference
+from tasks.report import report
 from tasks.shards import write_generated
-from tests.support.project import Project
+from tasks.training_plan import training_attempt
+from tests.support.project import PROMPTS, Project
 
 Begin = Callable[..., EpochContext]
 
@@ -68,3 +74,65 @@ def with_fields(context: EpochContext, **sections: dict[str, Any]) -> EpochConte
     for name, fields in sections.items():
         values[name] |= fields
     return EpochContext(configuration=Configuration.model_validate(values), run=context.run, number=context.number)
+
+
+def train_and_seal(context: EpochContext) -> EpochContext:
+    """A generated and judged epoch's training, in this process, and its seal."""
+    reference.fn(context)
+    trainer.run(context, training_attempt(context).attempt)
+    context.epoch.create_seal(build_seal(context.epoch, environment()))
+    return again(context)
+
+
+def judged_by_people(context: EpochContext) -> EpochContext:
+    """Planned and generated; then two people's answers, as a pull leaves them: the second always disagrees on g000000."""
+
+    def answers() -> list[Judgement]:
+        found = []
+        for group in context.groups().values():
+            left, right = ids = group.trajectory_ids(2)
+            better = 0 if values[left] > values[right] else 1
+            for person, seconds in ((3, 4.0), (8, 12.0)):
+                said = better if (person, group.index) != (8, 0) else 1 - better
+                levels = ((1.0,), (0.0,)) if said == 0 else ((0.0,), (1.0,))
+                found.append(
+                    Judgement(
+                        id=f"ls:{group.index * 2 + person}", group_id=group.id, judge=f"user:{person}", verdict="prefer",
+                        trajectory_ids=ids, levels=levels, updated_at="2026-01-01T00:00:00", seconds=seconds,
+                    )
+                )  # fmt: skip
+        return found
+
+    make_plan(context)
+    write_prompt_embeds(context)
+    for name in context.plan["shards"]:
+        write_generated(context, name)
+    values = programmed_values(context, "jpeg_compressibility")
+    attempt = context.epoch.begin("pull")
+    write_judgements(attempt.path, answers())
+    context.epoch.commit(attempt, {"judgements": 12})
+    return context
+
+
+@pytest.fixture(scope="session")
+def reported(bare_project: Project, tmp_path_factory: pytest.TempPathFactory) -> EpochContext:
+    """The last of two sealed and reported epochs, judged by two people; nobody changes it."""
+    root = tmp_path_factory.mktemp("two-epochs")
+    (root / "held-out.txt").write_text("\n".join(PROMPTS[:3]))
+    sections = {
+        "storage": {"root": str(root)},
+        "evaluation": {"prompts": str(root / "held-out.txt")},
+        "labels": {"source": "people", "judgements_per_group": 2},
+    }
+    with bare_project.entered(D3PO_CACHE=str(root / "cache")):
+        configuration = load_configuration(bare_project.configuration("two-epochs", **sections))
+        for number in range(2):
+            context = train_and_seal(judged_by_people(context_of(configuration, number)))
+            report.fn(context)
+    return context
+
+
+@pytest.fixture
+def two_epochs(at_home: Project, reported: EpochContext) -> EpochContext:
+    """``reported``, as another process sees it."""
+    return again(reported)

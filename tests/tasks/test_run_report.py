@@ -1,0 +1,102 @@
+"""A run's report over its epochs: what it says is what is committed, and it stands alone."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.context import EpochContext
+from tasks.history import history_of, objective_history, persons_work
+from tasks.report import report
+from tasks.run_report import write_run_report
+from tasks.training_panels import judgement_panels, training_panels
+
+from .conftest import Begin, again, context_of, generate_and_judge, train_and_seal
+
+
+def page_of(context: EpochContext) -> str:
+    return context.run.read_report("report.html").decode()
+
+
+def test_it_is_one_file_and_says_what_happened(two_epochs: EpochContext):
+    page = page_of(two_epochs)
+    assert "<script" not in page
+    assert not re.search(r"(?:src|href)=['\"]?(?:https?:|/)", page)
+    for said in ("2 epochs of d3po", "24 judgements by 2 people", "person 3", "person 8", two_epochs.run.run_id):
+        assert said in page
+    for heading in ("Did it get better?", "Before and after", "Training", "Judgements", "Epochs", "Facts"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "@" not in re.sub(r"@media", "", page)
+
+
+def test_the_start_is_the_first_epochs_and_differences_are_paired(two_epochs: EpochContext):
+    first, second = history_of(two_epochs)
+    trained, means, changes = objective_history([first, second], "jpeg_compressibility")
+    assert trained == [0, 1, 2]
+    before, last = np.array(first.before["jpeg_compressibility"]), np.array(second.after["jpeg_compressibility"])
+    assert (means[0].value, means[2].value) == (before.mean(), last.mean())
+    assert changes[0].value == 0
+    assert changes[2].value == pytest.approx((last - before).mean())
+    assert second.before == first.after
+
+
+def test_what_people_did_and_how_fast(two_epochs: EpochContext):
+    work = persons_work(history_of(two_epochs))
+    assert [(one.judge, one.judgements, one.median_seconds) for one in work] == [
+        ("user:3", 12, 4.0),
+        ("user:8", 12, 12.0),
+    ]
+    assert [one.per_hour for one in work] == pytest.approx([900, 300])
+    assert history_of(two_epochs)[0].data["data/agreement"] == pytest.approx(5 / 6)
+
+
+def test_what_an_objective_does_not_measure_is_left_out(two_epochs: EpochContext):
+    epochs = history_of(two_epochs)
+    titles = [panel.title for panel in training_panels(epochs)]
+    assert titles[:3] == ["loss", "implicit accuracy", "margin"]
+    for epoch in epochs:
+        del epoch.trained["train/implicit_acc"]
+        epoch.trained["train/kl"] = [0.5, 0.25]
+    titles = [panel.title for panel in training_panels(epochs)]
+    assert "implicit accuracy" not in titles
+    assert "kl" in titles
+    assert [panel.title for panel in judgement_panels(epochs)] == [
+        "marked and tied", "agreement of two judges", "judgements and pairs",
+    ]  # fmt: skip
+
+
+def test_tensorboard_reads_the_same_values(two_epochs: EpochContext):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = Path(two_epochs.run.location, "report", "tensorboard")
+    read = EventAccumulator(str(folder))
+    read.Reload()
+    first, second = history_of(two_epochs)
+    losses = [*first.trained["train/loss"], *second.trained["train/loss"]]
+    assert [event.value for event in read.Scalars("train/loss")] == pytest.approx(losses, rel=1e-6)
+    assert [event.step for event in read.Scalars("train/loss")] == list(range(len(losses)))
+    assert [event.value for event in read.Scalars("eval/jpeg_compressibility")] == pytest.approx(
+        [np.mean(epoch.after["jpeg_compressibility"]) for epoch in (first, second)], rel=1e-6
+    )
+
+
+def test_written_again_it_is_the_same(two_epochs: EpochContext):
+    before = page_of(two_epochs)
+    assert write_run_report(two_epochs).endswith("two-epochs/report/report.html")
+    assert page_of(two_epochs) == before
+
+
+def test_without_an_evaluation_it_shows_the_rest(begin: Begin):
+    context = train_and_seal(generate_and_judge(begin(evaluation={"prompts": None})))
+    report.fn(context)
+    page = page_of(context)
+    assert "Did it get better?" not in page
+    assert "6 judgements by jpeg_compressibility" in page
+    assert "<h2>Training</h2>" in page
+
+
+def test_epochs_that_are_not_sealed_are_not_in_it(begin: Begin):
+    sealed = train_and_seal(generate_and_judge(begin()))
+    generate_and_judge(context_of(sealed.configuration, 1))
+    assert [epoch.number for epoch in history_of(again(sealed))] == [0]
