@@ -52,11 +52,11 @@ def run(configuration: Configuration, epochs: int = EPOCHS) -> dict[str, Any]:
     before = held_out(configuration, policy)
     curve, metrics, state = [], [], None
     for epoch in range(epochs):
-        groups, embeds = _groups(configuration, policy, epoch)
-        batches = list(_sampled(configuration, policy, groups, embeds, epoch))
+        groups, embeds = groups_of(configuration, policy, epoch)
+        batches = list(sampled(configuration, policy, groups, embeds, epoch))
         judgements, rewards = _judged(configuration, batches)
         curve.append([reward.value for reward in rewards])
-        state, found = _trained(configuration, policy, InMemory(batches, embeds), judgements, rewards, epoch, state)
+        state, found = trained(configuration, policy, InMemory(batches, embeds), judgements, rewards, epoch, state)
         metrics.append({name: round(value, 6) for name, value in found.items() if name.startswith("train/")})
         policy.load_lora_state(dict(state.lora))
     (measured,) = compare(before, held_out(configuration, policy))
@@ -71,7 +71,7 @@ def run(configuration: Configuration, epochs: int = EPOCHS) -> dict[str, Any]:
     }
 
 
-def _groups(configuration: Configuration, policy: Policy, epoch: int) -> tuple[list[Group], dict[str, torch.Tensor]]:
+def groups_of(configuration: Configuration, policy: Policy, epoch: int) -> tuple[list[Group], dict[str, torch.Tensor]]:
     count = configuration.prompts.groups_per_epoch
     prompts = epoch_prompts(
         read_prompts(configuration.prompts.file), seed=configuration.seed, used=epoch * count, count=count
@@ -81,7 +81,7 @@ def _groups(configuration: Configuration, policy: Policy, epoch: int) -> tuple[l
     return [Group(id=f"g{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)], embeds
 
 
-def _sampled(
+def sampled(
     configuration: Configuration, policy: Policy, groups: list[Group], embeds: dict[str, torch.Tensor], epoch: int
 ) -> Iterator[Trajectories]:
     size = configuration.sampling.groups_per_batch
@@ -109,7 +109,7 @@ def _judged(configuration: Configuration, batches: list[Trajectories]) -> tuple[
     return judgements, rewards
 
 
-def _trained(
+def trained(
     configuration: Configuration,
     policy: Policy,
     source: InMemory,

@@ -1,0 +1,83 @@
+"""The figure and its table from the rows there are.
+
+python -m benchmarks.figure3.plot --rows benchmarks/figure3/rows.jsonl --out benchmarks/figure3
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.figure3.run import finished
+from benchmarks.figure3.settings import IMAGES, METHODS, OBJECTIVES
+from tasks.plots import Line, Panel, panels
+
+__all__ = ["table"]
+
+Rows = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def figure(rows: Rows) -> bytes:
+    """Reward of the images of each epoch over images generated, a line a method with the spread over its seeds: SVG."""
+    return panels([_panel(rows, objective) for objective in OBJECTIVES if any(o == objective for _, o in rows)])
+
+
+def table(rows: Rows) -> Iterator[str]:
+    """What the held-out prompts gained, method by method."""
+    yield "| objective | method | runs | gain, mean | spread | better by more than 2 standard errors | of D3PO's mean |"
+    yield "|---|---|---|---|---|---|---|"
+    for objective in OBJECTIVES:
+        ours = [row["difference"] for row in rows.get(("d3po", objective), [])]
+        for method in METHODS:
+            own = rows.get((method, objective), [])
+            if not own:
+                continue
+            gains = [row["difference"] for row in own]
+            sure = sum(row["difference"] > 2 * row["standard_error"] for row in own)
+            spread = f"{stdev(gains):.3f}" if len(gains) > 1 else "–"
+            share = f"{mean(gains) / mean(ours):.2f}" if ours else "–"
+            yield f"| {objective} | {method} | {len(own)} | {mean(gains):+.3f} | {spread} | {sure} of {len(own)} | {share} |"
+
+
+def _panel(rows: Rows, objective: str) -> Panel:
+    lines = []
+    for method in METHODS:
+        own = rows.get((method, objective), [])
+        if not own:
+            continue
+        curves = list(zip(*(row["reward"] for row in own), strict=True))
+        middle = [mean(epoch) for epoch in curves]
+        spread = [stdev(epoch) if len(epoch) > 1 else 0.0 for epoch in curves]
+        lines.append(
+            Line(
+                name=method,
+                x=[IMAGES * (epoch + 1) for epoch in range(len(curves))],
+                y=middle,
+                low=[value - width for value, width in zip(middle, spread, strict=True)],
+                high=[value + width for value, width in zip(middle, spread, strict=True)],
+            )
+        )
+    return Panel(title=objective, x_label="images generated", y_label=OBJECTIVES[objective], lines=lines)
+
+
+def main() -> None:
+    """Write ``figure3.svg`` and ``table.md``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows: Rows = defaultdict(list)
+    for row in finished(arguments.rows):
+        rows[row["method"], row["objective"]].append(row)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "figure3.svg").write_bytes(figure(rows))
+    (arguments.out / "table.md").write_text("\n".join(table(rows)) + "\n")
+    print("\n".join(table(rows)))
+    print(json.dumps({f"{method} {objective}": len(own) for (method, objective), own in rows.items()}))
+
+
+if __name__ == "__main__":
+    main()
