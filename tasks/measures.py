@@ -21,7 +21,7 @@ from tasks.candidates import BASE
 from tasks.config import Configuration
 from tasks.evaluation import objective_unit, objective_values
 
-__all__ = ["DIVERSITY", "DRIFT", "KL", "meaning_of", "measure_candidate", "said", "summary"]
+__all__ = ["DIVERSITY", "DRIFT", "KL", "ends", "meaning_of", "measure_candidate", "said", "said_share", "summary"]
 
 DIVERSITY, DRIFT, KL = "diversity", "drift", "kl_to_base"
 AT_ONCE = 64
@@ -99,6 +99,12 @@ def ends(estimate: Mapping[str, float | None]) -> tuple[float, float | None, flo
 def said(estimate: Mapping[str, float | None] | None) -> str:
     """An estimate of ``summary`` in words: a value and its interval."""
     return "–" if estimate is None else str(Interval(**estimate))
+
+
+def said_share(estimate: Mapping[str, float | None]) -> str:
+    """A share in words: per cent, and its interval."""
+    value, low, high = ends(estimate)
+    return f"{value:.1%}" if low is None or high is None else f"{value:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def _objective_rows(
