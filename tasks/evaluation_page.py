@@ -74,8 +74,8 @@ def _measure_sections(body: Mapping[str, Any]) -> Iterator[str]:
             if compared
             else ""
         )
-        header = ["candidate", "η", "images", "mean [95 %]"]
-        rows = [[one["candidate"], f"{one['eta']:g}", str(one["images"]), said(one["mean"])] for one in results]
+        header = ["candidate", "η", "values", "mean [95 %]"]
+        rows = [[one["candidate"], f"{one['eta']:g}", str(one["values"]), said(one["mean"])] for one in results]
         note = (
             f"{results[0]['meaning'][:1].upper()}{results[0]['meaning'][1:]}. Intervals are bootstrapped over "
             f"{results[0]['prompts']} prompts"

@@ -82,7 +82,7 @@ def summary(rows: Iterable[Mapping[str, Any]], seed: int) -> list[dict[str, Any]
             "measure": measure,
             "meaning": meaning_of(measure),
             "prompts": len(values),
-            "images": sum(map(len, by_prompt[eta, measure, candidate].values())),
+            "values": sum(map(len, by_prompt[eta, measure, candidate].values())),
             "mean": _plain(_interval(list(values.values()), seed, "mean")),
             "difference": _difference(values, means.get((eta, measure, BASE)), seed) if candidate != BASE else None,
         }

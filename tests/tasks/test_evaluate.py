@@ -99,7 +99,7 @@ def test_the_results_are_the_values_means_and_paired_differences(made: Evaluatio
         own, base = values(made, **key), values(made, **key | {"candidate": "base"})
         assert result["mean"]["value"] == pytest.approx(np.mean(list(own.values())))
         assert result["mean"]["low"] <= result["mean"]["value"] <= result["mean"]["high"]
-        assert result["images"] == len(own)
+        assert result["values"] == len(own)
         if result["candidate"] == "base" or not base:
             assert result["difference"] is None
         else:
