@@ -78,13 +78,14 @@ def results(
     """Wins, losses and ties so far, with 95 % intervals; written beside the evaluation and into its page."""
     from tasks.blind_results import pull_blind
     from tasks.evaluate import open_evaluation
+    from tasks.measures import said_share
 
     opened = open_evaluation(evaluation)
     found = pull_blind(opened, number)
     table = Table("candidate", "wins", "losses", "ties", "both bad", "win rate [95 %]", box=None, pad_edge=False)
     for name, one in found["candidates"].items():
         counts = (str(one[kind]) for kind in ("wins", "losses", "ties", "both_bad"))
-        table.add_row(name, *counts, _share(one["win_rate"]))
+        table.add_row(name, *counts, said_share(one["win_rate"]))
     console.print(table)
     console.print(f"{found['judged']} of {found['comparisons']} comparisons by {found['people']} people")
     console.print(f"page: {opened.location}/evaluation.html")
@@ -139,7 +140,3 @@ def _print_results(body: Mapping[str, Any]) -> None:
     for one in body["results"]:
         table.add_row(one["candidate"], f"{one['eta']:g}", one["measure"], said(one["mean"]), said(one["difference"]))
     console.print(table)
-
-
-def _share(rate: Mapping[str, float]) -> str:
-    return f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}]"

@@ -78,7 +78,7 @@ class Evaluation:
 
     def begin(self, name: str) -> PartInTheMaking:
         """A new attempt at a part."""
-        folder = f"parts/{layout.check_commit_name(name)}-{secrets.token_hex(4)}"
+        folder = f"parts/{layout.check_run_name(name)}-{secrets.token_hex(4)}"
         return PartInTheMaking(name=name, folder=folder)
 
     def add(self, part: PartInTheMaking, path: str, data: bytes) -> None:
@@ -153,7 +153,7 @@ class Evaluation:
 
     def _marker(self, name: str) -> Part | None:
         try:
-            body = self._document(f"parts/{layout.check_commit_name(name)}.json", PART_FORMAT)
+            body = self._document(f"parts/{layout.check_run_name(name)}.json", PART_FORMAT)
         except CorruptDataError:
             return None
         return None if body is None else Part(**{key: body[key] for key in Part.__slots__})

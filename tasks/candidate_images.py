@@ -29,8 +29,8 @@ __all__ = ["generate_images", "group_of", "images_by_group", "images_name", "par
 
 
 def part_name(candidate: str, eta: float, what: str) -> str:
-    """``A`` at η = 0.5 → ``candidate-41-eta-0p5-images``: a name is spelled in hexadecimal, as parts have no capitals."""
-    return f"candidate-{candidate.encode().hex()}-eta-{f'{eta:g}'.replace('.', 'p')}-{what.replace('_', '-')}"
+    """``A-eta-0.5-images``: what is kept of a candidate at one η."""
+    return f"{candidate}-eta-{eta:g}-{what}"
 
 
 def images_name(candidate: str, eta: float) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +49,15 @@ def candidates_of(configuration: Configuration, adapters: Mapping[str, str]) -> 
     Raises:
         UserError: A name that cannot be one, no such adapter, or one of another model.
     """
-    wrong = [name for name in adapters if name == BASE or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,31}", name)]
+    # Names become file names, which some systems take for the same in either case.
+    seen = Counter([BASE, *(name.lower() for name in adapters)])
+    wrong = [
+        name for name in adapters if seen[name.lower()] > 1 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,31}", name)
+    ]
     if wrong:
         raise UserError(
-            f"{wrong[0]!r} cannot name a candidate: expected letters, digits and _, and not {BASE!r}",
+            f"{wrong[0]!r} cannot name a candidate: expected letters, digits and _, other than {BASE!r} and any other "
+            "candidate's in either case",
             remedy="--adapter NAME=RUN:EPOCH, e.g. --adapter A=runs/demo:0",
         )
     model = configuration.model

@@ -8,7 +8,7 @@ from storage.evaluation import Evaluation
 from storage.layout import blind_key
 from tasks import page
 from tasks.candidates import BASE
-from tasks.measures import ends, said
+from tasks.measures import ends, said, said_share
 from tasks.plots import bars, differences
 
 __all__ = ["BLIND_RESULTS_FORMAT", "RESULTS_FORMAT", "blind_results", "results_of", "write_page"]
@@ -74,16 +74,17 @@ def _measure_sections(body: Mapping[str, Any]) -> Iterator[str]:
             if compared
             else ""
         )
-        header = ("candidate", "η", "mean [95 %]", f"difference to {BASE} [95 %]", "images")
-        rows = [
-            (one["candidate"], f"{one['eta']:g}", said(one["mean"]), said(one["difference"]), str(one["images"]))
-            for one in results
-        ]
+        header = ["candidate", "η", "values", "mean [95 %]"]
+        rows = [[one["candidate"], f"{one['eta']:g}", str(one["values"]), said(one["mean"])] for one in results]
         note = (
             f"{results[0]['meaning'][:1].upper()}{results[0]['meaning'][1:]}. Intervals are bootstrapped over "
-            f"{results[0]['prompts']} prompts; differences are paired, of the same prompt and noise."
+            f"{results[0]['prompts']} prompts"
         )
-        yield page.section(name, plot, page.table(header, rows, (1, 2, 3, 4)), note=note)
+        if compared:
+            header.append(f"difference to {BASE} [95 %]")
+            rows = [[*row, said(one["difference"])] for row, one in zip(rows, results, strict=True)]
+            note += "; differences are paired, of the same prompt and noise"
+        yield page.section(name, plot, page.table(header, rows, range(1, len(header))), note=f"{note}.")
 
 
 def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
@@ -96,7 +97,7 @@ def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
             (
                 name,
                 *(str(one[kind]) for kind in ("wins", "losses", "ties", "both_bad")),
-                said(one["win_rate"]),
+                said_share(one["win_rate"]),
             )
             for name, one in candidates.items()
         ]

@@ -22,7 +22,7 @@ from tasks.config import Configuration
 from tasks.evaluation import objective_values
 from tasks.programmed import objective_unit
 
-__all__ = ["DIVERSITY", "DRIFT", "KL", "meaning_of", "measure_candidate", "said", "summary"]
+__all__ = ["DIVERSITY", "DRIFT", "KL", "ends", "meaning_of", "measure_candidate", "said", "said_share", "summary"]
 
 DIVERSITY, DRIFT, KL = "diversity", "drift", "kl_to_base"
 AT_ONCE = 64
@@ -84,7 +84,7 @@ def summary(rows: Iterable[Mapping[str, Any]], configuration: Configuration) -> 
             "measure": measure,
             "meaning": meaning_of(configuration, measure),
             "prompts": len(values),
-            "images": sum(map(len, by_prompt[eta, measure, candidate].values())),
+            "values": sum(map(len, by_prompt[eta, measure, candidate].values())),
             "mean": _plain(_interval(list(values.values()), seed, "mean")),
             "difference": _difference(values, means.get((eta, measure, BASE)), seed) if candidate != BASE else None,
         }
@@ -101,6 +101,12 @@ def ends(estimate: Mapping[str, float | None]) -> tuple[float, float | None, flo
 def said(estimate: Mapping[str, float | None] | None) -> str:
     """An estimate of ``summary`` in words: a value and its interval."""
     return "–" if estimate is None else str(Interval(**estimate))
+
+
+def said_share(estimate: Mapping[str, float | None]) -> str:
+    """A share in words: per cent, and its interval."""
+    value, low, high = ends(estimate)
+    return f"{value:.1%}" if low is None or high is None else f"{value:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def _objective_rows(

@@ -67,12 +67,19 @@ def panels(wanted: Sequence[Panel], columns: int = 2, kind: Literal["svg", "png"
 
 
 def differences(rows: Mapping[str, Estimate], title: str, label: str) -> bytes:
-    """Differences to the base model as points with their intervals, one below the other; zero is a line."""
-    with _figure(7.6, 0.9 + 0.42 * len(rows), 1, 1) as (axes, save):
+    """Differences to the base model as points with their intervals, one below the other; zero is a line.
+
+    Args:
+        rows: ``A, η = 1`` → the difference; what stands before the comma has one colour.
+        title: What is measured.
+        label: Of the axis.
+    """
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(dict.fromkeys(map(_whose, rows)))}
+    with _figure(6.4, 0.9 + 0.42 * len(rows), 1, 1) as (axes, save):
         axis = axes[0]
         axis.axvline(0, color=GREY, linewidth=1)
-        for place, (value, low, high) in enumerate(rows.values()):
-            colour = COLOURS[place % len(COLOURS)]
+        for place, (name, (value, low, high)) in enumerate(rows.items()):
+            colour = colours[_whose(name)]
             if low is not None and high is not None:
                 axis.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
             axis.plot([value], [place], "o", color=colour, markersize=6)
@@ -92,7 +99,7 @@ def bars(values: Mapping[str, Estimate], title: str, label: str, share: bool = T
         label: Of the axis.
         share: The values are shares, from 0 to 100 %; else plain numbers.
     """
-    with _figure(7.6, 0.9 + 0.5 * len(values), 1, 1) as (axes, save):
+    with _figure(6.4, 0.9 + 0.5 * len(values), 1, 1) as (axes, save):
         axis = axes[0]
         longest = 1.0 if share else max(max(value, high or 0) for value, _, high in values.values()) or 1.0
         for place, (value, low, high) in enumerate(values.values()):
@@ -109,6 +116,10 @@ def bars(values: Mapping[str, Estimate], title: str, label: str, share: bool = T
         axis.set_title(title, loc="left")
         axis.set_xlabel(label)
         return save()
+
+
+def _whose(row: str) -> str:
+    return row.partition(",")[0]
 
 
 def _draw(axis: Any, panel: Panel) -> None:

@@ -116,15 +116,20 @@ def _keep_held_out(context: EpochContext, before: HeldOut, after: HeldOut) -> No
 
 
 def _publish(context: EpochContext, pictures: dict[str, bytes], comparisons: list[Comparison]) -> None:
-    folder = Path(run_folder(context.configuration), context.epoch_key, "report")
+    folder = f"{context.run.location}/{context.epoch_key}/report"
     measured = "\n".join(f"- {comparison}" for comparison in comparisons)
     for name, picture in pictures.items():
         create_markdown_artifact(
             markdown=(
                 f"{measured}\n\n![{name}](data:image/png;base64,{base64.b64encode(picture).decode()})\n\n"
-                f"Also in `{folder / name}.png`; the epoch's page is `{folder}/report.html`, the run's "
-                f"`{run_folder(context.configuration)}/report/{REPORT}`."
+                f"{_link('The whole run', f'{context.run.location}/report/{REPORT}')}; "
+                f"{_link('this epoch', f'{folder}/report.html')}; {_link('this picture', f'{folder}/{name}.png')}."
             ),
             key=key(context, name),
             description=f"{name.replace('-', ' ')} of epoch {context.number}",
         )
+
+
+def _link(text: str, location: str) -> str:
+    """A file's place, as a link for browsers on the same machine; a URL stays as it is."""
+    return f"{text}: [`{location}`]({location if '://' in location else Path(location).absolute().as_uri()})"

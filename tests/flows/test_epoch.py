@@ -316,7 +316,12 @@ def test_report_and_artifacts(project: Project, sealed: Sealed):
     from flows.flow_runs import prefect_client
 
     with project.entered(), prefect_client() as client:
-        keys = {artifact.key for artifact in client.read_artifacts()}
+        artifacts = client.read_artifacts()
+    keys = {artifact.key for artifact in artifacts}
+    page = project.runs / "human" / "report" / "report.html"
+    assert str(page.relative_to(project.folder)) in described
+    assert any(page.as_uri() in str(artifact.data) for artifact in artifacts if artifact.key == "human-contact-sheet")
+    assert "1 epoch of d3po" in page.read_text()
     wanted = {"plan", "contact-sheet", "annotation-progress", "judgements", "judges", "training-curves", "adapter"}
     assert {f"human-{name}" for name in wanted} <= keys
 

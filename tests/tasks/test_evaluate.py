@@ -99,7 +99,7 @@ def test_the_results_are_the_values_means_and_paired_differences(made: Evaluatio
         own, base = values(made, **key), values(made, **key | {"candidate": "base"})
         assert result["mean"]["value"] == pytest.approx(np.mean(list(own.values())))
         assert result["mean"]["low"] <= result["mean"]["value"] <= result["mean"]["high"]
-        assert result["images"] == len(own)
+        assert result["values"] == len(own)
         if result["candidate"] == "base" or not base:
             assert result["difference"] is None
         else:
@@ -213,10 +213,15 @@ def test_another_adapter_under_the_same_name_is_refused(sealed: EpochContext, ma
         evaluate(sealed.configuration, {"A": str(tmp_path / "fresh")})
 
 
-@pytest.mark.parametrize("name", ["base", "", "a b", "-x"])
+@pytest.mark.parametrize("name", ["base", "Base", "", "a b", "-x"])
 def test_names_that_no_candidate_can_have(generated_free: Configuration, name: str):
     with pytest.raises(UserError, match="cannot name a candidate"):
         candidates_of(generated_free, {name: "runs/x"})
+
+
+def test_names_that_differ_in_case_only(generated_free: Configuration):
+    with pytest.raises(UserError, match="in either case"):
+        candidates_of(generated_free, {"a": "runs/x", "A": "runs/y"})
 
 
 @pytest.fixture
