@@ -24,7 +24,8 @@ from d3po_core.programmed.judges import SimulatedJudge
 from d3po_core.records import Group
 from d3po_core.rollout import rollout
 from d3po_core.training import train
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.evaluation import compare, held_out
 from tasks.programmed import programmed_objective
 from tasks.prompts import epoch_prompts, read_prompts

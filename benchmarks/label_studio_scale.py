@@ -26,7 +26,8 @@ from benchmarks.large_epoch import (
     judgements_pulled,
     write_shards,
 )
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run, open_run
 from tasks.plan import make_plan
 from tasks.pull import labels_complete, labels_progress, pull

@@ -27,7 +27,8 @@ from d3po_core.policy import Policy
 from d3po_core.records import Group, Pair, Trajectories
 from d3po_core.rollout import rollout
 from d3po_core.training import train
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 ROUNDS = 5

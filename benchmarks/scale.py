@@ -25,7 +25,7 @@ import psutil
 from benchmarks.whole_epochs import prefect_server, started, written
 from d3po_core.config import TrainingConfig
 from storage.run import Run
-from tasks.config import load_configuration
+from tasks.config_reading import load_configuration
 
 SIZES = (100, 1_000, 10_000)
 

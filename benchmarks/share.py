@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.whole_epochs import prefect_server, started, written
-from tasks.config import load_configuration
+from tasks.config_reading import load_configuration
 
 COMPUTING = (
     r"computed in ([\d.]+) s",

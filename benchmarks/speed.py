@@ -23,7 +23,8 @@ from benchmarks.opponent import Opponent, sample
 from benchmarks.prepared import copied, planned, prepared
 from d3po_core.policy import Policy
 from tasks import trainer
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.policies import policy_for
 from tasks.shards import write_generated

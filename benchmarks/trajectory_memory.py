@@ -21,7 +21,7 @@ from d3po_core.policy import Policy
 from d3po_core.records import Group, Pair, Trajectories
 from d3po_core.rollout import rollout
 from d3po_core.training import train
-from tasks.config import load_configuration
+from tasks.config_reading import load_configuration
 
 STEPS = (5, 10, 20, 40)
 MICRO_BATCH = 4

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from d3po_core.objectives.specs import OBJECTIVES
 from flows.schema_table import field_rows
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.costs import epoch_costs
 from tasks.prompts import read_prompts
 

@@ -50,7 +50,7 @@ WITH_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 def init(context: typer.Context, config: ConfigArgument) -> None:
     """Check a configuration before anything is spent, and make the run's folder."""
     from flows.preflight import preflight
-    from tasks.config import load_configuration
+    from tasks.config_reading import load_configuration
     from tasks.context import create_run, run_folder
 
     configuration = load_configuration(config, context.args)
@@ -65,7 +65,7 @@ def init(context: typer.Context, config: ConfigArgument) -> None:
 def plan(context: typer.Context, config: ConfigArgument) -> None:
     """What an epoch will cost: evaluations, megabytes, judgements, and (from a few timed steps) time."""
     from flows.cost_card import cost_card
-    from tasks.config import load_configuration
+    from tasks.config_reading import load_configuration
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for row in cost_card(load_configuration(config, context.args)):
@@ -329,7 +329,7 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="PARQUET", help="Columns caption, jpg_0, jpg_1, label_0, label_1.")],
 ) -> None:
     """Make the next epoch of a run from judged image pairs, as in Pick-a-Pic: images without trajectories."""
-    from tasks.config import load_configuration
+    from tasks.config_reading import load_configuration
     from tasks.import_preferences import import_preferences
 
     done = import_preferences(load_configuration(config, context.args), file)
@@ -371,7 +371,7 @@ for verb in VERBS:
 
 def _submit(deployment: str, config: str, overrides: list[str], **parameters: object) -> None:
     from flows.flow_runs import submit
-    from tasks.config import load_configuration
+    from tasks.config_reading import load_configuration
     from tasks.context import run_folder
 
     folder = run_folder(load_configuration(config, overrides))

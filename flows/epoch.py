@@ -11,7 +11,8 @@ from flows.flow_runs import name_flow_run
 from flows.notices import tell_of_failure
 from flows.preflight import preflight
 from flows.suspending import wait_for_people
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run
 
 __all__ = ["epoch"]

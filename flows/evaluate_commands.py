@@ -111,7 +111,7 @@ def _start(
 
 def _configuration(what: str, overrides: list[str]) -> "Configuration":
     """A configuration file's, or the one that a run was made with."""
-    from tasks.config import load_configuration
+    from tasks.config_reading import load_configuration
     from tasks.context import found_run
 
     if Path(what).is_file() or what.endswith((".yaml", ".yml")):

@@ -58,7 +58,7 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
 
 
 def _context(flow_run: FlowRun) -> "EpochContext":
-    from tasks.config import load_configuration
+    from tasks.config_reading import load_configuration
     from tasks.context import open_run, planned_context
 
     parameters = flow_run.parameters

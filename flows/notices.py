@@ -6,7 +6,7 @@ Prefect calls it in the flow's own process when it fails, and in the worker's wh
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 
-from tasks.config import load_configuration
+from tasks.config_reading import load_configuration
 from tasks.context import open_run, planned_context
 from tasks.errors import UserError
 from tasks.log import logger

@@ -23,7 +23,7 @@ def selected_context(
         UserError: There is none.
         MissingDataError: There is no such run.
     """
-    from tasks.config import load_configuration
+    from tasks.config_reading import load_configuration
     from tasks.context import found_run, planned_context
     from tasks.errors import UserError
 

@@ -5,13 +5,10 @@ their JSON schema. Reading it imports neither torch nor Prefect.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
+from pydantic import Field, field_validator, model_validator
 
 from d3po_core.config import (
     LoraConfig,
@@ -25,20 +22,10 @@ from d3po_core.config import (
 )
 from d3po_core.objectives import specs
 from d3po_core.programmed import OBJECTIVES
-from d3po_core.programmed.config import ProgrammedConfig, kinds
-from storage.layout import RUN_FILE
-from storage.run import Run
-from tasks.errors import UserError
+from d3po_core.programmed.config import ProgrammedConfig
 from tasks.screen import screen_of
 
-__all__ = [
-    "Configuration",
-    "changed_fields",
-    "current_fields",
-    "load_configuration",
-    "objective_names",
-    "parse_configuration",
-]
+__all__ = ["Configuration", "StorageConfig", "field_classes", "objective_names"]
 
 OBJECTIVE_NAME = r"[a-z][a-z0-9_]{0,63}"
 
@@ -239,10 +226,6 @@ def _check_objectives(configuration: Configuration) -> None:
             raise ValueError(f"{field} names an objective twice: {', '.join(names)}")
 
 
-class _CommandLine(BaseSettings, Configuration):
-    """The same tree, read from ``--section.field`` options."""
-
-
 def field_classes(model: type[Section], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Each leaf field of a configuration with its class of change.
 
@@ -257,139 +240,6 @@ def field_classes(model: type[Section], prefix: str = "") -> Iterator[tuple[str,
         if not isinstance(extra, dict) or "frozen_by" not in extra:
             raise TypeError(f"{prefix}{name} says no class of change")
         yield f"{prefix}{name}", str(extra["frozen_by"])
-
-
-def changed_fields(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
-    """Readable differences of two flat dictionaries, one line a field.
-
-    A field that an older version did not know had the value that is its default now.
-    """
-    before = current_fields(before)
-    before = {**{path: _default(path) for path in now if "." in path}, **before}
-    return [
-        f"{path}: was {before.get(path, 'not set')!r}, is {now.get(path, 'not set')!r}"
-        for path in sorted({*now, *before})
-        if now.get(path) != before.get(path)
-    ]
-
-
-def current_fields(frozen: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat fields as an older version froze them, by the names that they have now."""
-    fields = dict(frozen)
-    if "labels.objective" in fields:
-        fields["labels.objectives"] = [fields.pop("labels.objective")]
-    return fields
-
-
-def _default(path: str) -> Any:
-    section, _, field = path.partition(".")
-    return Configuration.model_fields[section].annotation.model_fields[field].get_default(call_default_factory=True)
-
-
-def load_configuration(
-    source: "str | Path | Mapping[str, Any] | Configuration", overrides: Sequence[str] = ()
-) -> Configuration:
-    """A configuration from a YAML file, a run's folder or an object, with ``--section.field value`` options on top.
-
-    Raises:
-        UserError: No such file, no YAML, an unknown or a wrong field; the message names each.
-    """
-    if isinstance(source, Configuration):
-        values, where = source.model_dump(mode="json"), "the given object"
-    elif isinstance(source, Mapping):
-        values, where = dict(source), "the given object"
-    else:
-        values, where = _values_at(str(source)), str(source)
-    return parse_configuration(_with_overrides(values, _parse_overrides(overrides)), where)
-
-
-def parse_configuration(values: Mapping[str, Any], where: str) -> Configuration:
-    """Validate plain values.
-
-    Raises:
-        UserError: Naming each field that is unknown, missing or wrong, and ``where`` it was read.
-    """
-    try:
-        return Configuration.model_validate(dict(values))
-    except ValidationError as error:
-        raise UserError(
-            f"{where} is not a valid configuration:\n" + "\n".join(_explain(item) for item in error.errors()),
-            remedy="mend the fields named above; 'd3po schema' lists every field with its meaning",
-        ) from None
-
-
-def _explain(item: Any) -> str:
-    loc = [str(part) for part in item["loc"]]
-    known = [name for name, _ in field_classes(Configuration)]
-    if loc[:1] == ["programmed"] and len(loc) > 3:
-        kind = loc.pop(2)  # by which pydantic chose the section
-        known = [f"programmed.{loc[1]}.{field}" for field in kinds()[kind].model_fields]
-    path = ".".join(loc)
-    if item["type"] == "extra_forbidden":
-        return f"  {path}: no such field{_suggestion(path, known)}"
-    if item["type"] == "union_tag_not_found":
-        return f"  {path}.kind: missing; there are {', '.join(kinds())}"
-    if item["type"] == "missing":
-        return f"  {path}: missing, and it has no default"
-    message = item["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
-    return f"  {path or 'configuration'}: {message}{found}"
-
-
-def _suggestion(path: str, known: Sequence[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _values_at(place: str) -> dict[str, Any]:
-    """A file's values, or those that a run was made with, where it lies now."""
-    root, _, name = place.rstrip("/").rpartition("/")
-    if not place.startswith("s3://") and not Path(place, RUN_FILE).is_file():
-        return _read_yaml(Path(place))
-    return {**Run.open(root or ".", name).info["configuration"], "storage": {"root": root or "."}, "run": name}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"no configuration file at {path} (looked from {Path.cwd()})", remedy="ls configs/")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not readable YAML: {error}", remedy="mend the file, then run the command again"
-        ) from None
-    if not isinstance(values, dict):
-        raise UserError(
-            f"{path} holds {type(values).__name__}, expected a mapping of fields", remedy="see configs/demo.yaml"
-        )
-    return values
-
-
-def _parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    if not arguments:
-        return {}
-    try:
-        return CliSettingsSource(_CommandLine, cli_parse_args=list(arguments), cli_exit_on_error=False)()
-    except SettingsError as error:
-        raise UserError(f"cannot read the options {' '.join(arguments)}: {error}", remedy="d3po schema") from None
-
-
-def _with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The options on top; one that chooses another objective does away with the fields of the file's."""
-    kind = overrides.get("objective", {}).get("kind")
-    if kind is not None and kind != values.get("objective", {}).get("kind", "d3po"):
-        values = {**values, "objective": {}}
-    return _merged(values, overrides)
-
-
-def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    return merged
 
 
 def _lookup(values: Mapping[str, Any], path: str) -> Any:

@@ -10,7 +10,9 @@ from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
 from storage.layout import epoch_key
 from storage.run import Run
-from tasks.config import Configuration, StorageConfig, changed_fields, current_fields, parse_configuration
+from tasks.config import Configuration, StorageConfig
+from tasks.config_changes import changed_fields, current_fields
+from tasks.config_reading import parse_configuration
 from tasks.errors import UserError
 
 __all__ = ["EpochContext", "check_model", "create_run", "found_run", "open_run", "planned_context", "run_folder"]

@@ -14,7 +14,9 @@ from storage.evaluation import Evaluation, Part
 from storage.tables import EVALUATION, rows_to_bytes
 from tasks.candidate_images import generate_images, group_of, images_by_group
 from tasks.candidates import BASE, Candidate, candidates_of
-from tasks.config import Configuration, changed_fields, parse_configuration
+from tasks.config import Configuration
+from tasks.config_changes import changed_fields
+from tasks.config_reading import parse_configuration
 from tasks.errors import UserError
 from tasks.evaluation_page import RESULTS_FORMAT, results_of, write_page
 from tasks.figures import side_by_side

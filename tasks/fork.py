@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from storage.epoch import Epoch
 from storage.fork import copy_commit
 from storage.run import Run
-from tasks.config import Configuration, changed_fields, load_configuration
+from tasks.config import Configuration
+from tasks.config_changes import changed_fields
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, found_run, planned_context, run_folder
 from tasks.errors import UserError
 from tasks.plan import prompts_used

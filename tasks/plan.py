@@ -9,7 +9,7 @@ from typing import Any
 
 from storage.errors import ConfigurationChangedError
 from storage.run import Run
-from tasks.config import changed_fields
+from tasks.config_changes import changed_fields
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.prompts import epoch_prompts, read_prompts

@@ -11,7 +11,7 @@ from storage.commits import Commit
 from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
 from storage.tables import JUDGES, PAIRS, REWARDS, read_rows, rows_digest, write_table
-from tasks.config import changed_fields
+from tasks.config_changes import changed_fields
 from tasks.context import EpochContext
 from tasks.judges import JUDGES_FILE, agreement_of_epoch, doubts, judge_rows
 from tasks.log import flow_run_id, logger

@@ -10,7 +10,7 @@ import yaml
 
 from d3po_core.programmed.command import CommandWorker
 from d3po_core.programmed.loading import load_objective
-from tasks.config import parse_configuration
+from tasks.config_reading import parse_configuration
 from tests.support.project import REPOSITORY
 
 TEXT = (REPOSITORY / "docs" / "objectives.md").read_text(encoding="utf-8")

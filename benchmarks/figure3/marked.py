@@ -19,7 +19,8 @@ from benchmarks.prepared import InMemory
 from d3po_core import noise
 from d3po_core.policy import Policy
 from d3po_core.records import Judgement, Trajectories
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.programmed import programmed_objective
 
 EPOCHS, GROUPS, SIZE, ERROR_RATE = 5, 40, 7, 0.1

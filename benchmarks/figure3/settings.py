@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 
 __all__ = ["EPOCHS", "IMAGES", "METHODS", "OBJECTIVES", "UPDATES", "configured", "settings_of"]
 

@@ -8,7 +8,7 @@ import pytest
 from assets.shapes_world.objectives import FARTHEST, centredness, shapes_agreement, symmetry
 from assets.shapes_world.world import SIZE, draw_scenes, make_dataset, render
 from d3po_core.programmed.loading import load_objective
-from tasks.config import load_configuration
+from tasks.config_reading import load_configuration
 from tests.support.project import REPOSITORY
 
 

@@ -455,7 +455,7 @@ def test_there_is_no_such_deployment(project: Project):
 
 
 def test_configuration_as_an_object_is_the_same(bare_project: Project):
-    from tasks.config import load_configuration
+    from tasks.config_reading import load_configuration
 
     name = bare_project.configuration("same")
     values = yaml.safe_load((bare_project.folder / name).read_text())

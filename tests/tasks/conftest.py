@@ -10,7 +10,8 @@ from d3po_core.records import Judgement
 from storage.manifest import build_seal, environment
 from storage.run import Run
 from tasks import trainer
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run
 from tasks.generate import write_prompt_embeds
 from tasks.plan import make_plan

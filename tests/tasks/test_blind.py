@@ -13,7 +13,8 @@ from storage.evaluation import Evaluation
 from tasks.blind import Blind, start_blind
 from tasks.blind_results import count, pull_blind
 from tasks.candidates import candidates_of, policy_of
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.errors import UserError
 from tasks.evaluate import evaluate
 from tasks.label_studio.parse import PushPlan

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config import Configuration, changed_fields, field_classes, load_configuration, parse_configuration
+from tasks.config import Configuration, field_classes
+from tasks.config_changes import changed_fields
+from tasks.config_reading import load_configuration, parse_configuration
 from tasks.errors import UserError
 from tests.support.project import REPOSITORY
 

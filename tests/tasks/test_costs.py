@@ -2,7 +2,8 @@
 
 import pytest
 
-from tasks.config import Configuration, parse_configuration
+from tasks.config import Configuration
+from tasks.config_reading import parse_configuration
 from tasks.costs import epoch_costs
 
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.large_epoch import write_shards
 from storage.tables import JUDGES, read_rows
 from tasks.annotate import simulate_annotators
-from tasks.config import load_configuration
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.gold import check_gold, mix_in, read_gold

@@ -15,7 +15,8 @@ from d3po_core.preferences import judgements_to_pairs
 from storage.tables import GROUPS, read_rows
 from storage.trajectories import read_shard
 from storage.verify import damage, verify_epoch
-from tasks.config import Configuration, load_configuration
+from tasks.config import Configuration
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, found_run, planned_context
 from tasks.errors import UserError
 from tasks.export_preferences import export_preferences

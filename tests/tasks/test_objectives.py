@@ -5,7 +5,7 @@ import pytest
 from d3po_core.objectives.specs import OBJECTIVES
 from storage.manifest import build_seal, environment
 from tasks import trainer
-from tasks.config import load_configuration
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.export import export_into_run

@@ -8,7 +8,8 @@ import pytest
 
 from d3po_core.errors import ObjectiveError
 from d3po_core.preferences import judgements_to_pairs
-from tasks.config import changed_fields, load_configuration, parse_configuration
+from tasks.config_changes import changed_fields
+from tasks.config_reading import load_configuration, parse_configuration
 from tasks.context import planned_context
 from tasks.errors import UserError
 from tasks.plan import make_plan

@@ -15,7 +15,7 @@ from benchmarks.large_epoch import (
 from storage.disk import DiskBackend
 from storage.tables import PEOPLE, read_rows
 from tasks.annotate import simulate_annotators
-from tasks.config import load_configuration
+from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.forget import PEOPLE_FILE, forget
