@@ -7,13 +7,15 @@ standard error is the paired one.
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 
+from d3po_core.drift import kl_to_pretrained, pixel_distance
 from d3po_core.policy import Policy
-from d3po_core.records import Group
+from d3po_core.records import Group, Trajectories
 from d3po_core.rollout import rollout
 from tasks.config import Configuration
 from tasks.context import EpochContext
@@ -25,6 +27,7 @@ from tasks.prompts import read_prompts
 __all__ = [
     "LATENTS_AT_ONCE",
     "Comparison",
+    "Drift",
     "HeldOut",
     "compare",
     "evaluate_epoch",
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 EVALUATION_FORMAT = "d3po-evaluation/1"
+KL_PROMPTS = 16
 LATENTS_AT_ONCE = 64 * 1024
 """Values in the latents of one batch: 64 images of the bundled model, 4 of Stable Diffusion 1.5."""
 
@@ -71,18 +75,35 @@ class Comparison:
         )
 
 
-def evaluate_epoch(context: EpochContext) -> tuple[HeldOut, HeldOut]:
-    """The held-out images before and after the epoch's training.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """How far an epoch's policy is from the pretrained model."""
+
+    pixels: list[float]
+    """[N] in [0, 1]: distance of each held-out image to the pretrained model's of the same noise."""
+    kl: list[float]
+    """[up to 16] nats, mean over C, H, W and over the transitions of each of the first held-out prompts."""
+
+
+def evaluate_epoch(context: EpochContext) -> tuple[HeldOut, HeldOut, Drift]:
+    """The held-out images before and after the epoch's training, and how far it is from the pretrained model by now.
 
     An epoch's "before" is what its parent ended with; it is computed again rather than trusted from a derived file.
     """
-    policy = policy_for(context.configuration)
-    before = starting_state(context)
-    if before is not None:
-        policy.load_lora_state(before.lora)
-    first = held_out(context.configuration, policy)
+    configuration = context.configuration
+    policy = policy_for(configuration)
+    state = starting_state(context)
+    if state is None:
+        before = held_out(configuration, policy)
+        pretrained = before.images
+    else:
+        pretrained = _images(configuration, policy)
+        policy.load_lora_state(state.lora)
+        before = held_out(configuration, policy)
     policy.load_lora_state(state_after(context, context.number).lora)
-    return first, held_out(context.configuration, policy)
+    after = held_out(configuration, policy)
+    drift = Drift(pixels=pixel_distance(after.images, pretrained).tolist(), kl=_kl(configuration, policy))
+    return before, after, drift
 
 
 def compare(before: HeldOut, after: HeldOut) -> list[Comparison]:
@@ -93,7 +114,7 @@ def compare(before: HeldOut, after: HeldOut) -> list[Comparison]:
     ]
 
 
-def to_json(comparisons: list[Comparison], before: HeldOut, after: HeldOut) -> str:
+def to_json(comparisons: list[Comparison], before: HeldOut, after: HeldOut, drift: Drift) -> str:
     """What the report keeps: every single value, so that other statistics can be made of it."""
     return json.dumps(
         {
@@ -102,6 +123,7 @@ def to_json(comparisons: list[Comparison], before: HeldOut, after: HeldOut) -> s
             "prompts": before.prompts,
             "before": before.values,
             "after": after.values,
+            "drift": asdict(drift),
         },
         indent=1,
     )
@@ -109,23 +131,46 @@ def to_json(comparisons: list[Comparison], before: HeldOut, after: HeldOut) -> s
 
 def held_out(configuration: Configuration, policy: Policy) -> HeldOut:
     """The held-out prompts' images by this policy, and the configured objectives' values of them."""
-    begun = time.perf_counter()
     prompts = read_prompts(configuration.evaluation.prompts)
-    groups = [Group(id=f"e{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
-    distinct = sorted({*prompts, ""})
-    embeds = dict(zip(distinct, policy.encode(distinct), strict=True))
-    size = max(1, LATENTS_AT_ONCE // math.prod(policy.latent_shape))
-    batches = [groups[start : start + size] for start in range(0, len(groups), size)]
-    one_each = configuration.sampling.model_copy(update={"group_size": 1})
-    generated = rollout(policy, batches, one_each, run_seed=configuration.seed, epoch=None, embeds=embeds)
-    images = np.concatenate([batch.images for batch in generated])
-    logger().info("%d held-out images computed in %.2f s", len(images), time.perf_counter() - begun)
+    images = _images(configuration, policy)
     return HeldOut(
         prompts=tuple(prompts),
         images=images,
         values={name: found.tolist() for name, found in objective_values(configuration, images, prompts).items()},
         units={name: programmed_objective(configuration, name).unit for name in configuration.evaluation.objectives},
     )
+
+
+def _images(configuration: Configuration, policy: Policy) -> np.ndarray:
+    begun = time.perf_counter()
+    images = np.concatenate([batch.images for batch, _ in _sampled(configuration, policy)])
+    logger().info("%d held-out images computed in %.2f s", len(images), time.perf_counter() - begun)
+    return images
+
+
+def _kl(configuration: Configuration, policy: Policy) -> list[float]:
+    """Two network evaluations a transition: of a few prompts, which tell as much."""
+    found = [
+        kl_to_pretrained(policy, batch, embeds) for batch, embeds in _sampled(configuration, policy, KL_PROMPTS, False)
+    ]
+    return np.concatenate(found).tolist()
+
+
+def _sampled(
+    configuration: Configuration, policy: Policy, most: int | None = None, images: bool = True
+) -> Iterator[tuple[Trajectories, torch.Tensor]]:
+    """One trajectory a held-out prompt, in batches, with their prompts' embeddings."""
+    prompts = read_prompts(configuration.evaluation.prompts)[:most]
+    groups = [Group(id=f"e{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
+    distinct = sorted({*prompts, ""})
+    embeds = dict(zip(distinct, policy.encode(distinct), strict=True))
+    size = max(1, LATENTS_AT_ONCE // math.prod(policy.latent_shape))
+    batches = [groups[start : start + size] for start in range(0, len(groups), size)]
+    one_each = configuration.sampling.model_copy(update={"group_size": 1})
+    for batch in rollout(
+        policy, batches, one_each, run_seed=configuration.seed, epoch=None, embeds=embeds, images=images
+    ):
+        yield batch, torch.stack([embeds[prompt] for prompt in batch.prompts])
 
 
 def objective_values(

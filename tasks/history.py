@@ -44,6 +44,8 @@ class EpochHistory:
     before: dict[str, list[float]]
     """Objective → its value of each held-out image before the epoch; empty without an evaluation."""
     after: dict[str, list[float]]
+    drift: dict[str, list[float]]
+    """``pixels`` and ``kl``: how far it is from the pretrained model; empty without an evaluation."""
     prompts: tuple[str, ...]
     """The held-out prompts; values are comparable between epochs that share them."""
 
@@ -150,5 +152,6 @@ def epoch_history(context: EpochContext) -> EpochHistory:
         judgements=judgements_of(context),
         before=evaluation.get("before", {}),
         after=evaluation.get("after", {}),
+        drift=evaluation.get("drift", {}),
         prompts=tuple(evaluation.get("prompts", ())),
     )

@@ -42,13 +42,13 @@ def report(context: EpochContext) -> None:
             pictures["training-curves"] = panels(trained, 3, "png")
     comparisons: list[Comparison] = []
     if context.configuration.evaluation.prompts:
-        before, after = evaluate_epoch(context)
+        before, after, drift = evaluate_epoch(context)
         comparisons = compare(before, after)
         with drawing("pictures"):
             pictures["before-after"] = side_by_side(
                 {"before": list(before.images), "after": list(after.images)}, before.prompts
             )
-        epoch.write_aside("report/evaluation.json", to_json(comparisons, before, after).encode())
+        epoch.write_aside("report/evaluation.json", to_json(comparisons, before, after, drift).encode())
         _keep_held_out(context, before, after)
     logger().info("pictures drawn in %.2f s", drawing.seconds["pictures"])
     for name, picture in pictures.items():
@@ -109,7 +109,7 @@ def _page(context: EpochContext, pictures: dict[str, bytes], comparisons: list[C
 
 def _keep_held_out(context: EpochContext, before: HeldOut, after: HeldOut) -> None:
     """The images that the run's report shows epoch by epoch; what an epoch begins with, its parent ended with."""
-    kept = {"after": after} | ({"before": before} if context.number == 0 else {})
+    kept = {"after": after} | ({"before": before} if context.number == context.run.epochs()[0] else {})
     for when, held_out in kept.items():
         for index, image in enumerate(held_out.images[:HELD_OUT_KEPT]):
             context.epoch.write_aside(held_out_key(when, index), png(image))

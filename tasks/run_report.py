@@ -13,7 +13,7 @@ from tasks.figures import side_by_side
 from tasks.history import EpochHistory, history_of, judged_by, objective_history, persons_work, trained_configuration
 from tasks.plots import bars, panel
 from tasks.tensorboard import EVENTS_FILE, event_file
-from tasks.training_panels import accuracy_of, judgement_panels, objective_panels, training_panels
+from tasks.training_panels import accuracy_of, drift_panels, judgement_panels, objective_panels, training_panels
 
 __all__ = ["HELD_OUT_KEPT", "REPORT", "held_out_key", "write_run_report"]
 
@@ -56,6 +56,12 @@ def _page(context: EpochContext, epochs: Sequence[EpochHistory]) -> bytes:
             page.grid(page.figure(panel(one), one.title) for one in measured),
             note=f"{held_out} held-out prompts with the same noise in every epoch, one image each; higher is better. Bars are "
             "bootstrapped 95 % intervals over the prompts; the change is paired, image by image.",
+        ),
+        page.section(
+            "How far from the pretrained model?",
+            page.grid(page.figure(panel(one), one.title) for one in drift_panels(epochs)),
+            note="Over the held-out prompts with the same noise. A distance that grows while the objective does not is "
+            "drift.",
         ),
         page.section("Before and after", _grid(epochs), note="The same prompt and the same noise in a column."),
         page.section(

@@ -30,6 +30,8 @@ def event_file(epochs: Sequence[EpochHistory]) -> bytes:
                 writer.add_scalar(name, value, epoch.number, walltime=0)
             for objective, after in epoch.after.items():
                 writer.add_scalar(f"eval/{objective}", float(np.mean(after)), epoch.number, walltime=0)
+            for measure, values in epoch.drift.items():
+                writer.add_scalar(f"drift/{measure}", float(np.mean(values)), epoch.number, walltime=0)
         writer.close()
         [file] = Path(folder).iterdir()
         return file.read_bytes()

@@ -8,7 +8,7 @@ from tasks.history import EpochHistory, objective_history, trained_configuration
 from tasks.plots import Line, Panel
 from tasks.programmed import objective_unit
 
-__all__ = ["accuracy_of", "judgement_panels", "objective_panels", "training_panels"]
+__all__ = ["accuracy_of", "drift_panels", "judgement_panels", "objective_panels", "training_panels"]
 
 ACCURACY = "train/implicit_acc"
 LOG_2 = 0.6931471805599453
@@ -66,6 +66,21 @@ def objective_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
                 high=[one.value if one.high is None else one.high for one in values],
             )
             yield Panel(title=title, x_label="epochs trained", y_label=unit, lines=[line], level=level)
+
+
+def drift_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
+    """How far the policy is from the pretrained model after each epoch."""
+    for name, title, unit in (
+        ("pixels", "distance to the pretrained model's images", "of 1, root mean square"),
+        ("kl", "KL to the pretrained model", "nats a transition, mean over the latent"),
+    ):
+        known = [epoch for epoch in epochs if epoch.drift.get(name)]
+        if known:
+            x, y = [epoch.number + 1 for epoch in known], [float(np.mean(epoch.drift[name])) for epoch in known]
+            line = Line(
+                name=title, x=[0, *x] if known[0].number == 0 else x, y=[0.0, *y] if known[0].number == 0 else y
+            )
+            yield Panel(title=title, x_label="epochs trained", y_label=unit, lines=[line])
 
 
 def training_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from d3po_core.drift import pixel_distance
 from tasks.context import EpochContext
+from tasks.evaluation import held_out
 from tasks.history import history_of, objective_history, persons_work
+from tasks.policies import policy_for, state_after
 from tasks.report import report
 from tasks.run_report import write_run_report
 from tasks.training_panels import judgement_panels, training_panels
@@ -39,6 +42,20 @@ def test_the_start_is_the_first_epochs_and_differences_are_paired(two_epochs: Ep
     assert changes[0].value == 0
     assert changes[2].value == pytest.approx((last - before).mean())
     assert second.before == first.after
+
+
+def test_drift_is_measured_from_the_pretrained_model_and_not_from_the_epoch_before(two_epochs: EpochContext):
+    first, second = history_of(two_epochs)
+    policy = policy_for(two_epochs.configuration)  # its adapter is as initialised: the pretrained model
+    pretrained = held_out(two_epochs.configuration, policy).images
+    policy.load_lora_state(state_after(two_epochs, second.number).lora)
+    after = held_out(two_epochs.configuration, policy).images
+    assert second.drift["pixels"] == pytest.approx(pixel_distance(after, pretrained).tolist())
+    assert all(value > 0 for epoch in (first, second) for value in epoch.drift["kl"])
+    assert len(second.drift["kl"]) == len(second.prompts)
+    page = page_of(two_epochs)
+    for title in ("How far from the pretrained model?", "KL to the pretrained model"):
+        assert title in page
 
 
 def test_what_people_did_and_how_fast(two_epochs: EpochContext):
