@@ -8,7 +8,7 @@ from storage.commits import Commit
 from storage.epoch import Epoch
 from storage.errors import MissingDataError
 
-__all__ = ["copy_commit"]
+__all__ = ["copy_commit", "refuse_pruned"]
 
 
 def copy_commit(source: Epoch, name: str, target: Epoch, as_name: str | None = None) -> Commit:
@@ -29,11 +29,7 @@ def copy_commit(source: Epoch, name: str, target: Epoch, as_name: str | None = N
     original = source.latest(name)
     if original is None:
         raise MissingDataError(f"{source} has no commit {name}", f"d3po status {source.run.location}")
-    if original.pruned:
-        raise MissingDataError(
-            f"{name} of {source} cannot be copied: {len(original.pruned)} of its files were pruned {original.pruning}",
-            f"restore them from a backup; d3po audit {source.run.location} shows all that was pruned",
-        )
+    refuse_pruned(source, original)
     attempt = target.begin(as_name or name)
     if original.files:
         folder = source.fetch(original)
@@ -41,6 +37,19 @@ def copy_commit(source: Epoch, name: str, target: Epoch, as_name: str | None = N
             _link_or_copy(folder / file, attempt.path / file)
     origin = {"run": source.run.name, "run_id": source.run.run_id, "epoch": source.number, "digest": original.digest}
     return target.commit(attempt, {**original.details, "copied_from": origin}, original.content)
+
+
+def refuse_pruned(source: Epoch, commit: Commit) -> None:
+    """Look, before anything is made, whether all of a commit can be copied.
+
+    Raises:
+        MissingDataError: Files of it were pruned; the message says when, by whom and why.
+    """
+    if commit.pruned:
+        raise MissingDataError(
+            f"{commit.name} of {source} cannot be copied: {len(commit.pruned)} of its files were pruned {commit.pruning}",
+            f"restore them from a backup; d3po audit {source.run.location} shows all that was pruned",
+        )
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

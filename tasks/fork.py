@@ -8,7 +8,7 @@ Label Studio. Names of people stay behind.
 from collections.abc import Sequence
 
 from storage.epoch import Epoch
-from storage.fork import copy_commit
+from storage.fork import copy_commit, refuse_pruned
 from storage.run import Run
 from tasks.config import Configuration
 from tasks.config_changes import changed_fields
@@ -32,6 +32,7 @@ def fork(folder: str, name: str, number: int | None = None, overrides: Sequence[
         overrides: ``--section.field value``: training fields, and those that may change at any time.
 
     Raises:
+        MissingDataError: The epoch's trajectories were pruned.
         UserError: The epoch is not judged, a field that the epoch froze would change, or the name is taken.
     """
     configuration, run = found_run(folder)
@@ -41,6 +42,8 @@ def fork(folder: str, name: str, number: int | None = None, overrides: Sequence[
         raise UserError(f"epoch {number} of {folder} has no judgements to use again", remedy=f"d3po status {folder}")
     wanted = load_configuration(source.configuration, [*overrides, "--run", name])
     _refuse_changes(source.configuration, wanted)
+    for commit in source.epoch.latest_all(source.plan["shards"]).values():
+        refuse_pruned(source.epoch, commit)
     target = _target(source, wanted)
     context = EpochContext(configuration=wanted, run=target, number=number)
     with target.lock(f"epoch-{number:04d}"):

@@ -206,7 +206,8 @@ def hang_environment(where: str) -> Iterator[tuple[dict[str, str], Path]]:
     """What makes a process stand still somewhere, and the file that then has its number in it."""
     with tempfile.TemporaryDirectory(prefix="d3po-hang-") as folder:
         reached = Path(folder, "reached")
-        yield {"PYTHONPATH": str(HANG), "D3PO_TEST_HANG": where, "D3PO_TEST_REACHED": str(reached)}, reached
+        path = os.pathsep.join(filter(None, [str(HANG), os.environ.get("PYTHONPATH")]))
+        yield {"PYTHONPATH": path, "D3PO_TEST_HANG": where, "D3PO_TEST_REACHED": str(reached)}, reached
 
 
 def _number(reached: Path) -> int:

@@ -9,6 +9,7 @@ from storage.fork import copy_commit
 from storage.manifest import build_seal, environment
 from storage.run import Run
 from tasks.context import EpochContext
+from tasks.fork import fork
 from tasks.heal import heal
 from tasks.shards import write_generated
 from tasks.source import StoredTrajectories
@@ -79,6 +80,9 @@ def test_who_needs_what_was_pruned_learns_who_did_it_and_why(at_home: Project, s
     with pytest.raises(MissingDataError, match=f"shard-000000 of epoch 0 of run unit cannot be copied: .*{said}"):
         copy_commit(context.epoch, "shard-000000", target)
     assert target.latest("shard-000000") is None
+    with pytest.raises(MissingDataError, match=f"shard-000000 of epoch 0 of run unit cannot be copied: .*{said}"):
+        fork(context.run.location, "forked")
+    assert not Run.exists(context.run.root, "forked"), "refused before anything is made"
     assert len(list(heal(context))) == 3
     assert all("they are not made again" in line for line in heal(context))
     assert context.epoch.latest("shard-000000").number == 2, "healing leaves it pruned"
