@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from tasks.config import Configuration
 from tasks.costs import EpochCosts, epoch_costs
+from tasks.evaluation import KL_PROMPTS
 from tasks.policies import policy_for
 from tasks.prompts import read_prompts
 from tasks.timing import StepTimes, time_steps
@@ -23,6 +24,11 @@ def cost_card(configuration: Configuration) -> Iterator[tuple[str, str]]:
     yield "optimizer steps at most", f"{costs.optimizer_steps:,}"
     yield "network evaluations, sampling", f"{costs.sampling_evaluations:,}"
     yield "… training, with gradient", f"{costs.training_evaluations:,}"
+    if costs.passes_without_gradient:
+        without = costs.training_evaluations * costs.passes_without_gradient
+        yield "… training, without gradient", f"{without:,}"
+    if costs.reference_evaluations:
+        yield "… the pretrained model's log-probs (from the second epoch on)", f"{costs.reference_evaluations:,}"
     yield "… held-out images, before and after", f"{costs.held_out_evaluations:,}"
     yield "on disk", f"{costs.disk_megabytes(policy.image_size):,.1f} MB"
     yield "peak memory", f"{times.peak_megabytes:,.0f} MB ({policy.device.type})"
@@ -34,11 +40,16 @@ def _seconds(configuration: Configuration, costs: EpochCosts, times: StepTimes, 
     rows = 1 if configuration.sampling.guidance_scale == 1 else 2
     # The flow's process starts once more when people have judged; the training has a process of its own.
     starts = (3 if configuration.labels.source == "people" else 2) * times.start
+    kl = 3 * min(held_out, KL_PROMPTS) * configuration.sampling.num_inference_steps * times.sampled_evaluation
     stages = {
         "generate": costs.sampling_evaluations / rows * times.sampled_evaluation
         + costs.images * (times.decoded_image + times.stored_image),
-        "train": costs.training_evaluations / rows * times.trained_evaluation,
-        "report": costs.held_out_evaluations / rows * times.sampled_evaluation + 2 * held_out * times.decoded_image,
+        "train": costs.training_evaluations
+        / rows
+        * (times.trained_evaluation + costs.passes_without_gradient * times.sampled_evaluation),
+        "report": costs.held_out_evaluations / rows * times.sampled_evaluation
+        + 2 * held_out * times.decoded_image
+        + kl,
         "starts of processes": starts,
     }
     return stages | {"together, without the people": sum(stages.values())}

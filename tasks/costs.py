@@ -23,7 +23,12 @@ class EpochCosts:
     """At most: a group without a preference has none."""
     sampling_evaluations: int
     training_evaluations: int
-    """With gradient, at most; half of them again without one where a group does not fit a micro-batch."""
+    """With gradient, at most."""
+    passes_without_gradient: int
+    """Beside each of these: a first pass where the objective couples more than a micro-batch holds, the pretrained
+    model's for a KL or for its denoising errors."""
+    reference_evaluations: int
+    """Of the pretrained model's log-probs, from a run's second epoch on."""
     held_out_evaluations: int
     """Before and after."""
     optimizer_steps: int
@@ -52,16 +57,25 @@ def epoch_costs(configuration: Configuration, latent_shape: Sequence[int], held_
     groups, size, steps = configuration.prompts.groups_per_epoch, sampling.group_size, sampling.num_inference_steps
     rows = 1 if sampling.guidance_scale == 1 else 2
     transitions = training.transitions_per_trajectory or training.first_transitions or steps
+    objective = configuration.objective
+    denoising = objective.spec.quantity == "denoising_error"
     # Images that share x_T share the first evaluation.
     saved = size - 1 if sampling.shared_initial_noise else 0
     evaluated = size * steps - saved
-    trained = size * transitions - (0 if training.transitions_per_trajectory else saved)  # a subset may be without it
+    trained = size * transitions - (
+        0 if training.transitions_per_trajectory or denoising else saved
+    )  # a subset may be without it
+    two_passes = objective.spec.couples == "trajectory" or size > (training.micro_batch or size)
+    held = objective.reference == "pretrained"
     return EpochCosts(
         images=groups * size,
         judgements=groups * labels.judgements_per_group + round(groups * labels.repeat_fraction),
         pairs=groups * (1 if labels.screen == "compare" else (size // 2) * math.ceil(size / 2)),
         sampling_evaluations=rows * groups * evaluated,
-        training_evaluations=rows * groups * trained * training.inner_epochs,
+        # Denoising losses are of the prompt's row alone, without guidance.
+        training_evaluations=(1 if denoising else rows) * groups * trained * training.inner_epochs,
+        passes_without_gradient=two_passes + bool(objective.kl_weight) + (denoising and held),
+        reference_evaluations=rows * groups * evaluated if held and not denoising else 0,
         held_out_evaluations=2 * rows * held_out * steps,
         optimizer_steps=training.inner_epochs * math.ceil(groups / training.groups_per_step),
         trajectory_bytes=(steps + 1) * math.prod(latent_shape) * BYTES[sampling.latent_dtype],

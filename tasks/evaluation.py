@@ -25,6 +25,7 @@ from tasks.programmed import programmed_objective
 from tasks.prompts import read_prompts
 
 __all__ = [
+    "KL_PROMPTS",
     "LATENTS_AT_ONCE",
     "Comparison",
     "Drift",

@@ -34,6 +34,22 @@ def test_training_counts_transitions_inner_epochs_and_steps():
     assert costs.held_out_evaluations == 2 * 2 * 48 * 20
 
 
+def test_what_an_objective_evaluates_beside_the_gradient():
+    def of(kind: str, **training: int) -> tuple[int, int, int]:
+        fields = {"objective": {"kind": kind}, "training": training, "labels": {"source": "programmed"}}
+        shared = {"shared_initial_noise": kind != "prdp"}
+        costs = epoch_costs(configuration(sampling=shared, **fields), (4, 8, 8))
+        return costs.training_evaluations, costs.passes_without_gradient, costs.reference_evaluations
+
+    assert of("d3po") == (2 * 100 * 39, 0, 0)
+    assert of("d3po", micro_batch=1) == (2 * 100 * 39, 1, 0)
+    assert of("trajectory_dpo") == (2 * 100 * 39, 1, 0)
+    assert of("dpok") == (2 * 100 * 39, 1, 0)
+    assert of("prdp") == (2 * 100 * 40, 1, 2 * 100 * 40)
+    assert of("preferred_images") == (100 * 40, 0, 0)
+    assert of("diffusion_dpo") == (100 * 40, 1, 0)
+
+
 def test_marking_gives_at_most_the_product_of_the_halves():
     mark = configuration(sampling={"group_size": 7}, labels={"screen": "mark", "judgements_per_group": 3})
     costs = epoch_costs(mark, (4, 8, 8))
