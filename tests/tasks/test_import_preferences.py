@@ -9,22 +9,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from d3po_core.preferences import judgements_to_pairs
+from storage.manifest import build_seal, environment
 from storage.tables import GROUPS, read_rows
 from storage.trajectories import read_shard
 from storage.verify import damage, verify_epoch
+from tasks import trainer
+from tasks.audit import audit
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, found_run, planned_context
 from tasks.errors import UserError
 from tasks.export_preferences import export_preferences
+from tasks.fork import fork
 from tasks.heal import heal
 from tasks.import_preferences import Imported, import_preferences
-from tasks.policies import policy_for
+from tasks.policies import policy_for, state_after
 from tasks.pull import images_of, judgements_of
 from tasks.source import StoredTrajectories
+from tasks.training_plan import training_attempt
 from tests.support.project import Project, flip_byte
 
 
@@ -233,3 +239,20 @@ def test_groups_of_another_size_are_refused(configuration: Configuration, at_hom
     three = configuration.model_copy(update={"sampling": configuration.sampling.model_copy(update={"group_size": 3})})
     with pytest.raises(UserError, match=r"sampling.group_size is 3, expected 2"):
         import_preferences(three, write(tmp_path, [row()]))
+
+
+@pytest.mark.parametrize("kind", ["diffusion_dpo", "preferred_images"])
+def test_objectives_without_trajectories_train_on_it_and_the_others_say_so(at_home: Project, tmp_path: Path, kind: str):
+    fields = {"storage": {"root": str(tmp_path)}, "objective": {"kind": kind, "beta": None}}
+    wanted = load_configuration(at_home.configuration("imported", **fields))
+    rows = [row(), row(caption="a blue circle", label_0=0.0, label_1=1.0), row(label_0=0.5, label_1=0.5)]
+    context = context_of(import_preferences(wanted, write(tmp_path, rows)), wanted)
+    fresh = policy_for(wanted).lora_state()
+    trainer.run(context, training_attempt(context).attempt)
+    context.epoch.create_seal(build_seal(context.epoch, environment()))
+    trained = state_after(context, context.number).lora
+    assert any(not torch.equal(value, fresh[name]) for name, value in trained.items())
+    assert "3 judgements" in "\n".join(audit(f"{tmp_path}/imported"))
+    other = fork(f"{tmp_path}/imported", "with-d3po", overrides=["--objective.kind", "d3po"])
+    with pytest.raises(ValueError, match=r"0 denoising steps, expected 4 \(T\).*diffusion_dpo or preferred_images"):
+        trainer.run(other, training_attempt(other).attempt)
