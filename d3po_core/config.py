@@ -111,7 +111,8 @@ class ObjectiveConfig(Section):
     ratio_clip: Literal["none", "published", "pessimistic"] | None = frozen_by("training", None)
     """D3PO: none: Eq. 14; published: both log-ratios clamped; pessimistic: only where it moved the right way already."""
     ratio_clip_range: float | None = frozen_by("training", None, gt=0, lt=1)
-    """ε of the clipping, for mean (× C·H·W for sum): log-ratios in [log(1−ε), log(1+ε)]; PRDP's in ±ε."""
+    """ε of the clipping, for mean (× C·H·W for sum): log-ratios in [log(1−ε), log(1+ε)]; PRDP's in ±ε, in the unit of
+    the reduction."""
     advantage_clip: float | None = frozen_by("training", None, gt=0)
     """DDPO: advantages are clipped to ± this many standard deviations."""
     statistics_size: int | None = frozen_by("training", None, ge=2)
@@ -148,6 +149,16 @@ class ObjectiveConfig(Section):
                 "Set it: D3PO's 0.1, say, becomes 0.1 / (C·H·W), 6.1e-6 for latents of 4 × 64 × 64."
             )
         return {**own, **given}
+
+    @model_validator(mode="after")
+    def _statistics_can_be_used(self) -> "ObjectiveConfig":
+        size, least = self.statistics_size, self.statistics_minimum
+        if size is not None and least is not None and size < least:
+            raise ValueError(
+                f"objective.statistics_minimum is {least}, but only the last {size} rewards of a prompt are kept: its own "
+                "statistics would never be used. Set objective.statistics_size at least as high"
+            )
+        return self
 
     @property
     def spec(self) -> ObjectiveSpec:

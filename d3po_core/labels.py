@@ -22,6 +22,8 @@ class Labels:
 
     def __init__(self, spec: ObjectiveSpec, pairs: Sequence[Pair], rewards: Sequence[Reward]) -> None:
         self.spec = spec
+        if spec.labels == "preferred":  # of an even split neither image is preferred
+            pairs = [pair for pair in pairs if pair.target > 0.5]
         self._pairs = _pairs_by_group(pairs)
         self._rewards = _rewards_by_group(rewards)
         if spec.labels == "rewards" and not rewards:

@@ -12,8 +12,9 @@ from flows.flow_runs import bound_flow_runs
 from storage.run import Run
 from tasks.config import Configuration
 from tasks.errors import UserError
+from tasks.fork import refuse_unfinished_fork
 
-__all__ = ["BoundElsewhere", "bind_epoch", "next_epoch", "refuse_another_run"]
+__all__ = ["BoundElsewhere", "bind_epoch", "refuse_another_run"]
 
 
 class BoundElsewhere(Exception):
@@ -32,7 +33,8 @@ def bind_epoch(run: Run, flow_run_id: str, number: int | None = None) -> int:
     given = number is not None
     number = number if given else run.binding(flow_run_id)
     if number is None:
-        number = next_epoch(run)
+        refuse_unfinished_fork(run)
+        number = run.next_epoch()
     if run.epoch(number).seal() is not None:
         return number
     # First bind, then look: of two that start at once, the one that bound later sees the other.
@@ -40,12 +42,6 @@ def bind_epoch(run: Run, flow_run_id: str, number: int | None = None) -> int:
         run.bind(flow_run_id, number, moves_on=given)
     _refuse_if_taken(run, flow_run_id, number)
     return number
-
-
-def next_epoch(run: Run) -> int:
-    """The lowest epoch that is not sealed; else the one after the last. A fork's first is its parent's."""
-    numbers = run.epochs()
-    return next((n for n in numbers if run.epoch(n).seal() is None), numbers[-1] + 1 if numbers else 0)
 
 
 def _refuse_if_taken(run: Run, flow_run_id: str, number: int) -> None:

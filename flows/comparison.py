@@ -47,8 +47,14 @@ def compared(folders: Sequence[str]) -> list[ComparedRun]:
     Raises:
         UserError: A run has no sealed epoch, or its report measured nothing.
     """
-    found = [_last_sealed(folder) for folder in folders]
+    found = [_last_sealed(folder) for folder in dict.fromkeys(folders)]
     differing = {path for path in found[0][2] if len({str(fields.get(path)) for _, _, fields, _, _ in found}) > 1}
+    for folder, epoch, _, _, report in found:
+        if report["prompts"] != found[0][4]["prompts"]:
+            raise UserError(
+                f"epoch {epoch} of {folder} was measured on other held-out prompts than {found[0][0]}",
+                remedy=f"d3po evaluate {found[0][0]} --adapter A={folder}:{epoch} …, which measures both on the same",
+            )
     return [
         ComparedRun(
             run=folder,
@@ -57,8 +63,8 @@ def compared(folders: Sequence[str]) -> list[ComparedRun]:
             judgements=judgements,
             measured=Comparison(**comparison),
         )
-        for folder, epoch, fields, judgements, comparisons in found
-        for comparison in comparisons
+        for folder, epoch, fields, judgements, report in found
+        for comparison in report["comparisons"]
     ]
 
 
@@ -70,7 +76,7 @@ def draw(runs: Sequence[ComparedRun]) -> dict[str, bytes]:
     for one in runs:
         found = one.measured
         spread = 1.96 * found.standard_error
-        label = f"{one.run.rpartition('/')[2]}: {one.trained_with}"
+        label = f"{one.run.rstrip('/')}: {one.trained_with}"
         rows.setdefault(found.objective, {})[label] = (
             found.difference,
             found.difference - spread,
@@ -82,7 +88,7 @@ def draw(runs: Sequence[ComparedRun]) -> dict[str, bytes]:
     }
 
 
-def _last_sealed(folder: str) -> tuple[str, int, dict, int, list[dict]]:
+def _last_sealed(folder: str) -> tuple[str, int, dict, int, dict]:
     configuration, run = found_run(folder)
     sealed = [number for number in run.epochs() if run.epoch(number).seal() is not None]
     if not sealed:
@@ -93,11 +99,11 @@ def _last_sealed(folder: str) -> tuple[str, int, dict, int, list[dict]]:
     if not report["comparisons"]:
         raise UserError(
             f"epoch {sealed[-1]} of {folder} was not measured on held-out prompts",
-            remedy=f"set evaluation.prompts, then d3po report {folder}",
+            remedy=f"d3po report {folder} --evaluation.prompts FILE",
         )
     fields = training_plan(epoch, epoch.latest("train-plan"))["frozen"]
     judgements = epoch.latest("pull").details.get("judgements", 0)
-    return folder, sealed[-1], fields, judgements, report["comparisons"]
+    return folder, sealed[-1], fields, judgements, report
 
 
 def _shown(fields: dict, differing: set[str]) -> Iterator[str]:

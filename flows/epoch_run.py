@@ -14,8 +14,9 @@ from storage.manifest import build_seal, environment
 from tasks.artifacts import publish_adapter, publish_plan, publish_progress
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
+from tasks.fork import refuse_unfinished_fork
 from tasks.generate import encode_prompts, generate_shard, store_shard
-from tasks.log import logger
+from tasks.log import flow_run_id, logger
 from tasks.notices import tell
 from tasks.plan import make_plan
 from tasks.progress import Progress
@@ -48,13 +49,13 @@ def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:
     Raises:
         WaitingForPeople: Everything is pushed and judgements are missing.
     """
-    if retrain and (context.epoch.seal() is not None or context.epoch.latest("train-plan") is None):
-        raise UserError(
-            f"epoch {context.number} of {run_folder(context.configuration)} has no unfinished training to begin again",
-            remedy="leave out --retrain; a finished epoch stays as it is sealed",
-        )
+    if retrain:
+        _refuse_retraining(context)
     if context.epoch.seal() is None:
-        publish_plan(context, make_plan(context))
+        refuse_unfinished_fork(context.run)
+        plan = make_plan(context)
+        _refuse_unfinished_import(context)
+        publish_plan(context, plan)
         generate(context)
         judge(context)
         reference(context)
@@ -64,6 +65,35 @@ def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:
     report(context)
     publish_adapter(context)
     tell(context, "sealed", "sealed", f"next: d3po report {run_folder(context.configuration)} --epoch {context.number}")
+
+
+def _refuse_retraining(context: EpochContext) -> None:
+    """Begin a training again only where one is unfinished; a retry of the flow run that began it again may go on."""
+    epoch, folder = context.epoch, run_folder(context.configuration)
+    attempt, flow_run = epoch.latest("train-plan"), flow_run_id()
+    if attempt is not None and flow_run is not None and attempt.details.get("flow_run") == flow_run:
+        return
+    if epoch.seal() is not None or attempt is None:
+        raise UserError(
+            f"epoch {context.number} of {folder} has no unfinished training to begin again",
+            remedy="leave out --retrain; a finished epoch stays as it is sealed",
+        )
+    if epoch.latest("train") is not None:
+        raise UserError(
+            f"the training of epoch {context.number} of {folder} is finished, and only its seal is missing",
+            remedy=f"d3po run CONFIG seals it; then d3po fork {folder} NAME trains on its judgements in another way",
+        )
+
+
+def _refuse_unfinished_import(context: EpochContext) -> None:
+    """Pictures from elsewhere are never made up for by pictures of our own."""
+    missing = [name for name in ("pull", *context.plan["shards"]) if context.epoch.latest(name) is None]
+    if "imported" in context.plan and missing:
+        raise UserError(
+            f"epoch {context.number} of {run_folder(context.configuration)} is imported, and the import was cut short: "
+            f"{', '.join(missing[:4])} is missing",
+            remedy=f"d3po import CONFIG {context.plan['imported']['file']}, which completes it",
+        )
 
 
 def generate(context: EpochContext) -> None:

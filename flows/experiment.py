@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, State
 
-from flows.binding import BoundElsewhere, bind_epoch, next_epoch, refuse_another_run
+from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
 from flows.epoch_run import WaitingForPeople, run_epoch
 from flows.explain import without_traces
 from flows.flow_runs import name_flow_run
@@ -22,6 +22,7 @@ from storage.run import Run
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run
+from tasks.fork import refuse_unfinished_fork
 
 __all__ = ["experiment"]
 
@@ -45,6 +46,7 @@ def experiment(config: Configuration | str, overrides: list[str] | None = None) 
     configuration = load_configuration(config, overrides or ())
     refuse_another_run(configuration, flow_run.id, flow_run.name)
     run = create_run(configuration)
+    refuse_unfinished_fork(run)
     name_flow_run(flow_run.id, f"{configuration.run}-experiment-{flow_run.id[:4]}")
     while (arrived := _arrived(configuration, run)) is None:
         try:
@@ -59,7 +61,7 @@ def experiment(config: Configuration | str, overrides: list[str] | None = None) 
 def _one_epoch(configuration: Configuration, run: Run) -> None:
     """The epoch that is not sealed, or whose report is missing, or the next."""
     sealed = _sealed(run)
-    number = sealed[-1] if sealed and not _reported(run, sealed[-1]) else next_epoch(run)
+    number = sealed[-1] if sealed and not _reported(run, sealed[-1]) else run.next_epoch()
     bind_epoch(run, flow_run.id, number)
     context = EpochContext(configuration=configuration, run=run, number=number)
     with run.lock(f"epoch-{number:04d}"):

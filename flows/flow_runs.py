@@ -131,6 +131,7 @@ def recover(run: Run, number: int, *, surely_dead: bool = False) -> list[str]:
         bound
         for bound in bound_flow_runs(run, number)
         if bound.kind in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+        and run.binding(bound.id) == number  # an experiment that has gone on to a later epoch lives
     ]
     if dead and not run.has_lock and not surely_dead:
         raise UserError(

@@ -56,10 +56,13 @@ def _check_known_answers(configuration: Configuration) -> Check:
 
 def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[Check]:
     from d3po_core.ddim import check_trainable
+    from d3po_core.objectives.base import get_objective
+    from d3po_core.start_check import check_tolerance
     from tasks.policies import policy_for
 
     policy = policy_for(configuration)
     check_trainable(policy.schedule)
+    check_tolerance(get_objective(configuration.objective, policy.dimensions), policy.network_dtype)
     policy.check_prompts(prompts)
     sigma, trainable = policy.schedule.sigma, policy.schedule.trainable
     yield Check(

@@ -14,7 +14,8 @@ __all__ = ["describe"]
 
 def describe(context: EpochContext) -> Iterator[str]:
     """Lines for the terminal; a report that is missing is made first."""
-    if context.epoch.read_aside("report/report.html") is None:
+    wanted = "evaluation.json" if context.configuration.evaluation.prompts else "report.html"
+    if context.epoch.read_aside(f"report/{wanted}") is None:
         report.fn(context)
     epoch, location = context.epoch, f"{context.run.location}/{context.epoch_key}"
     yield f"adapter:      {location}/adapter"

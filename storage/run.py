@@ -114,6 +114,11 @@ class Run:
         numbers = (layout.parse_epoch(name) for name in self.backend.children("epochs"))
         return sorted(number for number in numbers if number is not None)
 
+    def next_epoch(self) -> int:
+        """The lowest epoch that is not sealed; else the one after the last. A fork's first is its parent's number."""
+        numbers = self.epochs()
+        return next((n for n in numbers if self.epoch(n).seal() is None), numbers[-1] + 1 if numbers else 0)
+
     def epoch(self, number: int) -> Epoch:
         """An epoch, begun or not. Does no I/O."""
         return Epoch(self, number)
@@ -161,21 +166,20 @@ class Run:
         remedy = f"d3po status {self.location} shows what it does; kill PID ends it and frees the lock"
         return locks.hold(path, f"{purpose} of run {self.name}", remedy)
 
-    def bind(self, flow_run_id: str, epoch: int, *, moves_on: bool = False, **details: Any) -> None:
+    def bind(self, flow_run_id: str, epoch: int, *, moves_on: bool = False) -> None:
         """Write down that a flow run works on an epoch, once and for ever. Doing it again changes nothing.
 
         Args:
             flow_run_id: Prefect's id of the flow run.
             epoch: The epoch's number.
             moves_on: It may have been bound to an earlier epoch: an experiment's goes from one to the next.
-            details: What else to remember, e.g. ``count``.
 
         Raises:
             CommitConflictError: It is bound to another epoch.
         """
         bound = self.binding(flow_run_id)
         if bound is None or (moves_on and bound < epoch):
-            append_event(self, epoch, "bindings", {**details, "flow_run_id": flow_run_id, "epoch": epoch})
+            append_event(self, epoch, "bindings", {"flow_run_id": flow_run_id, "epoch": epoch})
         elif bound != epoch:
             raise CommitConflictError(
                 f"Flow run {flow_run_id} of run {self.name} is bound to epoch {bound}; expected {epoch}",

@@ -103,6 +103,11 @@ def _epoch(context: EpochContext) -> Iterator[str]:
             f"epoch {context.number} trained on pairs of {orphans[0]}, which nobody judged",
             remedy=f"do not use this adapter; d3po status {run_folder(context.configuration)}",
         )
+    if (origin := epoch.latest("forked")) is not None:
+        yield (
+            f"epoch {context.number}: pictures and judgements are those of epoch {origin.details['epoch']} of run "
+            f"{origin.details['run']} ({origin.details['run_id']}, content {origin.details['content_digest'] or 'not sealed'})"
+        )
     yield (
         f"epoch {context.number}: {len(pairs)} pairs from {len(judgements)} judgements by "
         f"{len({row['judge'] for row in judgements})} judges, over {len(seeds)} {_origin(context)}"

@@ -41,7 +41,7 @@ def _card(context: EpochContext, epochs: Sequence[EpochHistory], merged: bool, c
         "judgements": _counts(epochs, "data/judgements"),
         "pairs trained on": _counts(epochs, "data/pairs"),
         "agreement of two judges, ties, marked": _shares(last),
-        "epochs behind it": str(len(epochs)),
+        "epochs behind it": f"{len(epochs)}{_origin(context)}",
         "objective": _fields(trained, "objective"),
         "trained with": _fields(trained, "training"),
         "sampled with": f"T {sampling.num_inference_steps}, η {sampling.eta:g}, w {sampling.guidance_scale:g}",
@@ -77,6 +77,14 @@ tags: [lora, text-to-image, d3po, human-feedback]
 |---|---|
 {table}
 {picture}{thread}"""
+
+
+def _origin(context: EpochContext) -> str:
+    """Of a fork, whose pictures and judgements its first epoch has, and that others came before."""
+    origin = context.run.info.get("forked_from")
+    return (
+        f", the first forked from epoch {origin['epoch']} of run {origin['run']} ({origin['run_id']})" if origin else ""
+    )
 
 
 def _counts(epochs: Sequence[EpochHistory], metric: str) -> str:

@@ -17,7 +17,7 @@ from storage.run import Run
 from tasks.config import Configuration, field_classes
 from tasks.errors import UserError
 
-__all__ = ["load_configuration", "parse_configuration"]
+__all__ = ["load_configuration", "parse_configuration", "root_and_name"]
 
 
 class _CommandLine(BaseSettings, Configuration):
@@ -83,10 +83,18 @@ def _suggestion(path: str, known: Sequence[str]) -> str:
 
 def _values_at(place: str) -> dict[str, Any]:
     """A file's values, or those that a run was made with, where it lies now."""
-    root, _, name = place.rstrip("/").rpartition("/")
     if not place.startswith("s3://") and not Path(place, RUN_FILE).is_file():
         return _read_yaml(Path(place))
-    return {**Run.open(root or ".", name).info["configuration"], "storage": {"root": root or "."}, "run": name}
+    root, name = root_and_name(place)
+    return {**Run.open(root, name).info["configuration"], "storage": {"root": root}, "run": name}
+
+
+def root_and_name(folder: str) -> tuple[str, str]:
+    """A run's folder as typed (``runs/demo``, ``.``, ``s3://bucket/runs/demo``): where runs lie, and the run's name."""
+    if not folder.startswith("s3://") and Path(folder).name in ("", ".."):
+        folder = str(Path(folder).resolve())
+    root, slash, name = folder.rstrip("/").rpartition("/")
+    return root or slash or ".", name
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from storage.layout import epoch_key
 from storage.run import Run
 from tasks.config import Configuration, StorageConfig
 from tasks.config_changes import changed_fields, current_fields
-from tasks.config_reading import parse_configuration
+from tasks.config_reading import parse_configuration, root_and_name
 from tasks.errors import UserError
 
 __all__ = ["EpochContext", "check_model", "create_run", "found_run", "open_run", "planned_context", "run_folder"]
@@ -79,10 +79,10 @@ def found_run(folder: str) -> tuple[Configuration, Run]:
     Raises:
         MissingDataError: There is no run.
     """
-    root, _, name = folder.rstrip("/").rpartition("/")
-    run = Run.open(root or ".", name)
+    root, name = root_and_name(folder)
+    run = Run.open(root, name)
     configuration = parse_configuration(run.info["configuration"], f"{folder}/run.json")
-    return configuration.model_copy(update={"storage": StorageConfig(root=root or "."), "run": name}), run
+    return configuration.model_copy(update={"storage": StorageConfig(root=root), "run": name}), run
 
 
 def planned_context(configuration: Configuration, run: Run, number: int) -> EpochContext:

@@ -15,10 +15,13 @@ from tasks.config_changes import changed_fields
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, found_run, planned_context, run_folder
 from tasks.errors import UserError
+from tasks.forget import forget, forgotten
 from tasks.plan import prompts_used
 
-__all__ = ["fork"]
+__all__ = ["fork", "refuse_unfinished_fork"]
 
+FORKED = "forked"
+"""The commit that is made last: with it a fork is whole."""
 FROZEN = ("run", "sampling", "labels")
 
 
@@ -51,6 +54,20 @@ def fork(folder: str, name: str, number: int | None = None, overrides: Sequence[
     return context
 
 
+def refuse_unfinished_fork(run: Run) -> None:
+    """Never go on with half a fork: what is missing would be made up for, and people asked again.
+
+    Raises:
+        UserError: It was cut short.
+    """
+    origin = run.info.get("forked_from")
+    if origin is not None and run.epoch(origin["epoch"]).latest(FORKED) is None:
+        raise UserError(
+            f"{run.location} is a fork of epoch {origin['epoch']} of run {origin['run']}, and was cut short",
+            remedy=f"the same d3po fork {origin['location']} {run.name} again, which completes it",
+        )
+
+
 def _judged(run: Run, folder: str) -> int:
     judged = [number for number in run.epochs() if run.epoch(number).latest("pull") is not None]
     if not judged:
@@ -74,12 +91,11 @@ def _refuse_changes(before: Configuration, after: Configuration) -> None:
 
 
 def _target(source: EpochContext, wanted: Configuration) -> Run:
-    seal = source.epoch.seal()
     origin = {
         "run": source.run.name,
         "run_id": source.run.run_id,
+        "location": source.run.location,
         "epoch": source.number,
-        "content_digest": seal["digest"] if seal else None,
         "prompts_used": prompts_used(source.run, source.number),
     }
     info = {
@@ -100,17 +116,25 @@ def _target(source: EpochContext, wanted: Configuration) -> Run:
 
 
 def _copy(source: EpochContext, target: EpochContext) -> None:
-    # The judgements first: a run that went on with half a fork must never ask people again.
     epoch, new = source.epoch, target.epoch
-    copy_commit(epoch, "pull", new)
-    for name in ("push-plan", "push"):
+    names = ["pull", "push-plan", "push", "prompts", *source.plan["shards"]]
+    if target.configuration.objective.reference == "pretrained":
+        names.append("reference")
+    for name in names:
         if epoch.latest(name) is not None:
-            copy_commit(epoch, name, new)
+            copied = copy_commit(epoch, name, new)
+            if copied.content != epoch.latest(name).content:
+                raise UserError(
+                    f"{name} in {target.run.location} is another than in {source.run.location}",
+                    remedy="choose another name for the fork",
+                )
     new.create_plan({**source.plan, "run_id": target.run.run_id, "adapter_in": _adapter_in(source, new)})
-    for name in ("prompts", *source.plan["shards"]):
-        copy_commit(epoch, name, new)
-    if epoch.latest("reference") is not None and target.configuration.objective.reference == "pretrained":
-        copy_commit(epoch, "reference", new)
+    for user in forgotten(source.run) - forgotten(target.run):
+        forget(target.run, user)
+    if new.latest(FORKED) is None:
+        seal = epoch.seal()
+        origin = {**target.run.info["forked_from"], "content_digest": seal["digest"] if seal else None}
+        new.commit(new.begin(FORKED), origin)
 
 
 def _adapter_in(source: EpochContext, new: Epoch) -> dict | None:

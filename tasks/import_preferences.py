@@ -85,7 +85,7 @@ def import_preferences(configuration: Configuration, file: Path) -> Imported:
             remedy="see docs/evaluation.md for what a row has to hold",
         )
     run = create_run(configuration)
-    number = next((n for n in run.epochs() if run.epoch(n).seal() is None), len(run.epochs()))
+    number = run.next_epoch()
     context = EpochContext(configuration=configuration, run=run, number=number)
     with run.lock(f"epoch-{number:04d}"):
         _plan(context, read, {"file": file.name, "sha256": digest, "rows": rows, "set_aside": len(read.set_aside)})

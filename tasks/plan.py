@@ -74,7 +74,7 @@ def adapter_in(run: Run, number: int) -> dict[str, Any] | None:
     if parent.seal() is None or commit is None:
         raise UserError(
             f"epoch {number} continues epoch {number - 1}, which is not sealed",
-            remedy="d3po status RUN_FOLDER shows what it waits for",
+            remedy=f"d3po status {run.location} shows what it waits for",
         )
     return {"epoch": number - 1, "train": commit.digest}
 

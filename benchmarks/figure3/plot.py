@@ -12,7 +12,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.figure3.run import finished
-from benchmarks.figure3.settings import IMAGES, METHODS, OBJECTIVES
+from benchmarks.figure3.settings import IMAGES, METHODS, OBJECTIVES, settings_of
 from tasks.plots import Line, Panel, panels
 
 __all__ = ["table"]
@@ -71,7 +71,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: Rows = defaultdict(list)
     for row in finished(arguments.rows):
-        rows[row["method"], row["objective"]].append(row)
+        if row["settings"] == settings_of(row["method"]):  # rows of other settings are the ablation's
+            rows[row["method"], row["objective"]].append(row)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "figure3.svg").write_bytes(figure(rows))
     (arguments.out / "table.md").write_text("\n".join(table(rows)) + "\n")

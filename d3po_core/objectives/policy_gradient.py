@@ -20,7 +20,10 @@ def clipped_policy_gradient(
         The terms [K, S], and what to report of them.
     """
     advantage = advantage_KS.expand_as(log_ratio_KS)
-    terms = torch.maximum(-advantage * log_ratio_KS.exp(), -advantage * log_ratio_KS.clamp(lower, upper).exp())
+    # The larger of the two terms is the one whose ratio is clipped on the advantage's side. Chosen before exp: of the
+    # maximum's other branch, exp may overflow, and 0 · inf is no gradient.
+    held = torch.where(advantage >= 0, log_ratio_KS.clamp(max=upper), log_ratio_KS.clamp(min=lower))
+    terms = -advantage * held.exp()
     parts = {
         "train/logratio": log_ratio_KS,
         "train/advantage": advantage,

@@ -26,7 +26,7 @@ class PRDP(Stateless):
         super().__init__(config, dimensions)
         assert config.beta is not None
         assert config.ratio_clip_range is not None
-        self.beta, self.range = config.beta, config.ratio_clip_range * self.unit
+        self.beta, self.range = config.beta, config.ratio_clip_range
         self.clip_range = self.range
 
     def __call__(

@@ -92,7 +92,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         initial_noise="independent",
         references=("pretrained",),
         defaults={**_MEAN, "beta": 10.0, "ratio_clip_range": 1e-4},
-        per_reduction=("beta",),
+        per_reduction=("beta", "ratio_clip_range"),
     ),
     "reward_weighted": ObjectiveSpec(
         target="d3po_core.objectives.reward_weighted:RewardWeighted",

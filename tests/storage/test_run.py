@@ -48,15 +48,18 @@ def test_an_empty_folder_is_no_epoch(disk_run):
 
 def test_a_flow_run_is_bound_once_and_for_ever(run):
     assert run.binding("flow-1") is None
-    run.bind("flow-1", 0, count=3)
+    run.bind("flow-1", 0)
     run.bind("flow-1", 0)
     run.bind("flow-2", 0)
     run.bind("flow-3", 1)
     assert [run.binding(f"flow-{number}") for number in (1, 2, 3, 4)] == [0, 0, 1, None]
     assert [binding["flow_run_id"] for binding in run.bindings(0)] == ["flow-1", "flow-2"]
-    assert run.bindings(0)[0]["count"] == 3
     with pytest.raises(CommitConflictError, match="flow-1 of run demo is bound to epoch 0; expected 1"):
         run.bind("flow-1", 1)
+    run.bind("flow-1", 1, moves_on=True)
+    assert run.binding("flow-1") == 1
+    with pytest.raises(CommitConflictError, match="flow-1 of run demo is bound to epoch 1; expected 0"):
+        run.bind("flow-1", 0, moves_on=True)
 
 
 def test_notes_keep_their_order(epoch):

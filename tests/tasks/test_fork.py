@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.binding import next_epoch
 from storage.errors import StorageError
 from storage.heal import scan
 from storage.manifest import build_seal, environment
@@ -15,7 +14,8 @@ from tasks import trainer
 from tasks.audit import audit
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
-from tasks.fork import fork
+from tasks.forget import forget, forgotten
+from tasks.fork import fork, refuse_unfinished_fork
 from tasks.heal import heal
 from tasks.plan import make_plan
 from tasks.policies import starting_state
@@ -65,7 +65,7 @@ def test_a_fork_of_a_fork_and_the_epoch_after_it(second: EpochContext, begin: Be
     first = trained(fork(folder(second), "one"))
     other = trained(fork(folder(first), "two"))
     assert other.epoch.latest("train").content == first.epoch.latest("train").content
-    assert next_epoch(other.run) == 2
+    assert other.run.next_epoch() == 2
     onward = EpochContext(configuration=other.configuration, run=other.run, number=2)
     make_plan(onward)
     plain = begin(number=2)
@@ -109,7 +109,18 @@ def test_killed_while_forking_it_is_completed(second: EpochContext, monkeypatch:
         fork(folder(second), "cut")
     assert calls[0] == "pull", "people are never asked again"
     monkeypatch.undo()
-    trained(fork(folder(second), "cut"))
+    half = Run.open(second.run.root, "cut")
+    with pytest.raises(UserError, match="was cut short") as caught:
+        refuse_unfinished_fork(half)
+    assert f"d3po fork {second.run.location} cut" in str(caught.value)
+    whole = trained(fork(folder(second), "cut"))
+    refuse_unfinished_fork(whole.run)
+    assert f"those of epoch 1 of run unit ({second.run.run_id}, content not sealed)" in "\n".join(audit(folder(whole)))
+
+
+def test_who_asked_to_be_forgotten_stays_so(second: EpochContext):
+    forget(second.run, 7)
+    assert forgotten(fork(folder(second), "private").run) == {7}
 
 
 def test_what_cannot_be_forked_is_said(second: EpochContext, begin: Begin):

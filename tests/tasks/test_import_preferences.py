@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from d3po_core.preferences import judgements_to_pairs
+from flows.epoch_run import run_epoch
 from storage.manifest import build_seal, environment
 from storage.tables import GROUPS, read_rows
 from storage.trajectories import read_shard
@@ -256,3 +257,14 @@ def test_objectives_without_trajectories_train_on_it_and_the_others_say_so(at_ho
     other = fork(f"{tmp_path}/imported", "with-d3po", overrides=["--objective.kind", "d3po"])
     with pytest.raises(ValueError, match=r"0 denoising steps, expected 4 \(T\).*diffusion_dpo or preferred_images"):
         trainer.run(other, training_attempt(other).attempt)
+
+
+def test_an_import_that_was_cut_short_is_never_completed_by_pictures_of_our_own(
+    configuration: Configuration, tmp_path: Path
+):
+    done = import_preferences(configuration, write(tmp_path, [row()]))
+    context = context_of(done, configuration)
+    (context.run.home / context.epoch_key / "commits" / "pull.1.json").unlink()
+    with pytest.raises(UserError, match=r"the import was cut short: pull is missing") as caught:
+        run_epoch(context_of(done, configuration))
+    assert "d3po import CONFIG pairs.parquet" in str(caught.value)

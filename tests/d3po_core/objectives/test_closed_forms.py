@@ -4,13 +4,16 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from torch.nn.functional import logsigmoid
 
 from d3po_core.config import ObjectiveConfig
 from d3po_core.group_data import GroupData, GroupPairs
+from d3po_core.labels import Labels
 from d3po_core.objectives.base import Objective, get_objective
 from d3po_core.objectives.ddpo import DDPO
+from d3po_core.objectives.specs import spec_of
 from d3po_core.objectives.value_function import ValueFunction
 from d3po_core.records import Reward
 
@@ -79,6 +82,35 @@ def test_ddpo_clips_what_moved_the_right_way_far_enough_and_nothing_else() -> No
     assert float(gradient[1]) < 0
 
 
+def test_a_ratio_that_overflows_beside_the_clip_has_no_gradient_instead_of_nan() -> None:
+    """METHOD 2: exponentials first would give 0 times infinity."""
+    objective = ddpo([reward(0, 1.0), reward(1, 3.0)])
+    far = values([[-800.0], [800.0]])
+    loss, gradient, _ = evaluated(objective, far, group_of(far), 2)
+    assert math.isfinite(loss)
+    assert gradient.tolist() == [[0.0], [0.0]]
+
+
+def test_statistics_that_could_never_be_used_are_refused() -> None:
+    with pytest.raises(ValueError, match="statistics_minimum is 16, but only the last 8"):
+        ObjectiveConfig(kind="ddpo", statistics_size=8)
+
+
+def test_prdps_range_is_in_the_unit_of_the_reduction() -> None:
+    with pytest.raises(ValueError, match=r"objective.ratio_clip_range was left at its default"):
+        ObjectiveConfig(kind="prdp", reduction="sum", beta=1.0)
+    config = ObjectiveConfig(kind="prdp", reduction="sum", beta=1.0, ratio_clip_range=0.5)
+    assert get_objective(config, 16384).clip_range == 0.5
+
+
+def test_of_an_even_split_neither_image_is_preferred() -> None:
+    split = tiny.pair(0, 0, 1, 0.5)
+    labels = Labels(spec_of("preferred_images"), [split, tiny.pair(1, 1, 0, 0.75)], ())
+    assert labels.groups == ("g000001",)
+    assert labels.images("g000001") == ("g000001-1",)
+    assert Labels(spec_of("d3po"), [split], ()).groups == ("g000000",), "there it pulls the margin to 0"
+
+
 def test_ddpo_statistics_are_a_prompts_own_once_there_are_enough_and_persist() -> None:
     """New rewards enter first; 32 are kept; below 16 the epoch's own are used; ±5."""
     first = [reward(image, float(image), group=group) for group in range(2) for image in range(8)]
@@ -99,7 +131,7 @@ def test_ddpo_statistics_are_a_prompts_own_once_there_are_enough_and_persist() -
     resumed.begin(second, epoch=1)
     assert resumed.state() == carried.state()
     # Too few of a prompt: the epoch's own; an outlier's advantage is cut at 5 standard deviations.
-    few = ddpo([reward(image, 0.0) for image in range(99)] + [reward(0, 1.0, "a star", 1)], statistics_minimum=200)
+    few = ddpo([reward(image, 0.0) for image in range(99)] + [reward(0, 1.0, "a star", 1)], statistics_minimum=200, statistics_size=200)
     _, gradient, _ = evaluated(few, r[:1], group_of(r[:1], name="g000001"), 1)
     assert float(gradient) == pytest.approx(-5.0)
 
