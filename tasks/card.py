@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from d3po_core.objectives.specs import spec_of
 from storage.documents import digest_of
 from tasks.context import EpochContext
 from tasks.history import EpochHistory, history_of, judged_by, objective_history, trained_configuration
@@ -33,6 +34,7 @@ def _card(context: EpochContext, epochs: Sequence[EpochHistory], merged: bool, c
     revision = f" at `{model.revision}`" if model.revision else ""
     base = f"{model.path}{f'@{model.revision}' if model.revision else ''}"
     trained = trained_configuration(last)
+    title = spec_of(trained["objective.kind"]).title
     rows = {
         "base model": f"`{model.path}`{revision}",
         "digest of the base model": f"`{context.run.info['model_digest']}`",
@@ -42,7 +44,7 @@ def _card(context: EpochContext, epochs: Sequence[EpochHistory], merged: bool, c
         "pairs trained on": _counts(epochs, "data/pairs"),
         "agreement of two judges, ties, marked": _shares(last),
         "epochs behind it": f"{len(epochs)}{_origin(context)}",
-        "objective": _fields(trained, "objective"),
+        "objective": f"{title}; {_fields(trained, 'objective')}",
         "trained with": _fields(trained, "training"),
         "sampled with": f"T {sampling.num_inference_steps}, η {sampling.eta:g}, w {sampling.guidance_scale:g}",
         **_measured(epochs),
@@ -69,7 +71,7 @@ tags: [lora, text-to-image, d3po, human-feedback]
 ---
 # {configuration.run}, epoch {context.number}
 
-{kind} trained from preferences without a reward model ({trained["objective.kind"]}), on {base}.
+{kind} of {base}, trained with {title}.
 
     {load}
 

@@ -1,6 +1,7 @@
 """A team that is told: by a real Prefect server's notification block, to a real web server, once per event."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -106,6 +107,7 @@ def test_a_killed_process_is_told_by_its_worker(project: Project, told: Messages
             process.kill()
     until(lambda: told, 120, "the news of the crash", every=0.2)
     assert told[0]["subject"] == "killed, epoch 0: the flow run crashed"
+    time.sleep(5.0)  # the worker and Prefect's runner both report the crash; the later report would undo the retry
     project.prefect("flow-run", "retry", flow_of(project, "killed")).good()
     project.verb("status", "runs/killed", "--wait-for", "seal", "--timeout", "240").good()
     until(lambda: len(told) >= 2, 60, "the news of the seal", every=0.2)

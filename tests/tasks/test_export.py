@@ -34,7 +34,7 @@ def test_the_card_says_what_it_was_made_from(two_epochs: EpochContext, tmp_path:
         "| judged by | 2 people |",
         "| judgements | 12 in this epoch, 24 in all |",
         "| agreement of two judges, ties, marked | 83.3%, 0.0%, – |",
-        "| objective | d3po, beta 10.0, reduction mean",
+        "| objective | D3PO (Yang et al., CVPR 2024, Eq. 14); d3po, reduction mean, reference epoch_start, beta 10.0",
         f"| configuration digest | `{digest_of(configuration.model_dump(mode='json'))}` |",
         f"`{two_epochs.epoch.seal()['digest']}`",
         "change since the start",

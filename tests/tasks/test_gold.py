@@ -146,13 +146,13 @@ def test_known_answers_are_measured_and_never_trained_on(
 
 
 def test_simulated_people_answer_what_is_open_and_the_known(shown: EpochContext, client: LabelStudioClient):
-    left = simulate_annotators(shown, objective="jpeg_compressibility", error_rate=0.0, judges=1)
+    left = simulate_annotators(shown, objectives=["jpeg_compressibility"], error_rate=0.0, judges=1)
     assert sorted(left.values()) == [3, 12], "the groups and known answers once, half of the groups once more"
     pull.fn(shown)
     judges = agreement_of_epoch(shown).judges
     assert [one.gold_accuracy for one in judges if one.gold_answers] == [1.0]
     assert [one.agreement for one in judges] == [1.0, 1.0]
-    assert simulate_annotators(shown, objective="jpeg_compressibility", error_rate=0.0, judges=1) == {}
+    assert simulate_annotators(shown, objectives=["jpeg_compressibility"], error_rate=0.0, judges=1) == {}
 
 
 # ---- what is refused, without Label Studio ----------------------------------------------------------------------------

@@ -131,7 +131,11 @@ def test_ddpo_statistics_are_a_prompts_own_once_there_are_enough_and_persist() -
     resumed.begin(second, epoch=1)
     assert resumed.state() == carried.state()
     # Too few of a prompt: the epoch's own; an outlier's advantage is cut at 5 standard deviations.
-    few = ddpo([reward(image, 0.0) for image in range(99)] + [reward(0, 1.0, "a star", 1)], statistics_minimum=200, statistics_size=200)
+    few = ddpo(
+        [reward(image, 0.0) for image in range(99)] + [reward(0, 1.0, "a star", 1)],
+        statistics_minimum=200,
+        statistics_size=200,
+    )
     _, gradient, _ = evaluated(few, r[:1], group_of(r[:1], name="g000001"), 1)
     assert float(gradient) == pytest.approx(-5.0)
 
