@@ -17,39 +17,25 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.prepared import InMemory, judged
-from d3po_core.policy import Policy
+from benchmarks.in_memory import InMemory, groups_of, loaded, sampled, trained
+from benchmarks.prepared import judged
 from d3po_core.preferences import judgements_to_pairs
 from d3po_core.programmed.judges import SimulatedJudge
-from d3po_core.records import Group
-from d3po_core.rollout import rollout
-from d3po_core.training import train
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.evaluation import compare, held_out
 from tasks.programmed import programmed_objective
-from tasks.prompts import epoch_prompts, read_prompts
 
 
 def one_epoch(configuration: Configuration, error_rate: float) -> dict:
     """Run an epoch; its paired improvement and the seconds that each part took."""
-    seed, sampling, clock = configuration.seed, configuration.sampling, time.perf_counter
-    policy = Policy.load(
-        configuration.model, sampling, configuration.lora, threads=configuration.orchestration.threads, lora_seed=seed
-    )
+    seed, clock = configuration.seed, time.perf_counter
+    policy = loaded(configuration)
     times = [clock()]
     before = held_out(configuration, policy)
     times.append(clock())
-    prompts = epoch_prompts(
-        read_prompts(configuration.prompts.file), seed=seed, used=0, count=configuration.prompts.groups_per_epoch
-    )
-    groups = [Group(id=f"g{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
-    embeds = {prompt: policy.encode([prompt])[0] for prompt in {*prompts, ""}}
-    size = sampling.groups_per_batch
-    batches = list(
-        rollout(policy, [groups[s : s + size] for s in range(0, len(groups), size)], sampling, run_seed=seed, epoch=0,
-                embeds=embeds)
-    )  # fmt: skip
+    groups, embeds = groups_of(configuration, policy, 0)
+    batches = sampled(configuration, policy, groups, embeds)
     times.append(clock())
     judge = SimulatedJudge(name="0", run_seed=seed, epoch=0, error_rate=error_rate)
     objectives = [programmed_objective(configuration, name) for name in configuration.labels.objectives]
@@ -61,17 +47,8 @@ def one_epoch(configuration: Configuration, error_rate: float) -> dict:
             own = {id: value for id, value in value_of.items() if id.rpartition("-")[0] == group}
             judgements.append(judged(group, own, judge, configuration))
     pairs, _ = judgements_to_pairs(judgements, configuration.training.votes)
-    result = train(
-        policy,
-        InMemory(batches, embeds),
-        pairs,
-        configuration.objective,
-        configuration.training,
-        run_seed=seed,
-        epoch=0,
-    )
+    result = trained(configuration, policy, InMemory(batches, embeds), pairs)
     times.append(clock())
-    policy.load_lora_state(result.state.lora)
     [measured] = compare(before, held_out(configuration, policy))
     return {
         "seed": seed,

@@ -20,12 +20,11 @@ from typing import Any
 
 import psutil
 
+from benchmarks.in_memory import InMemory, first_preferred, loaded, one_prompt, sampled
 from benchmarks.opponent import Opponent
-from benchmarks.prepared import InMemory
 from d3po_core.memory import peak_bytes
 from d3po_core.policy import Policy
-from d3po_core.records import Group, Pair, Trajectories
-from d3po_core.rollout import rollout
+from d3po_core.records import Pair, Trajectories
 from d3po_core.training import train
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
@@ -37,10 +36,10 @@ GROUPS, INNER_EPOCHS = 2, 4
 
 def measure(configuration: Configuration, micro_batch: int, checkpointing: bool) -> dict[str, Any]:
     """One setting's milliseconds and megabytes; ``micro_batch`` 0 is the published loop."""
-    policy = Policy.load(
-        configuration.model, configuration.sampling, configuration.lora, threads=configuration.orchestration.threads
-    )
-    trajectories, embeds, pairs = _data(policy, configuration)
+    policy = loaded(configuration)
+    groups, embeds = one_prompt(policy, GROUPS)
+    (trajectories,) = sampled(configuration, policy, groups, embeds, images=False)
+    pairs = [first_preferred(group) for group in groups]
     transitions = len(pairs) * int(trajectories.trainable.sum())
     make = profiled = _published(policy, trajectories, embeds, pairs)
     if micro_batch:
@@ -51,10 +50,10 @@ def measure(configuration: Configuration, micro_batch: int, checkpointing: bool)
         own |= {"first_transitions": few, "inner_epochs": 2}
         profiled = _product(policy, configuration, trajectories, embeds, pairs, own)
         transitions *= INNER_EPOCHS
-    loaded = psutil.Process().memory_info().rss
+    at_rest = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     make()()
-    resident = _peak_resident() - loaded
+    resident = _peak_resident() - at_rest
     seconds = []
     for _ in range(ROUNDS):
         call = make()
@@ -74,28 +73,6 @@ def measure(configuration: Configuration, micro_batch: int, checkpointing: bool)
 def _peak_resident() -> int:
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
-
-
-def _data(policy: Policy, configuration: Configuration) -> tuple[Trajectories, dict[str, Any], list[Pair]]:
-    prompt = "a picture"
-    embeds = dict(zip(("", prompt), policy.encode(["", prompt]), strict=True))
-    groups = [Group(id=f"g{index:06d}", index=index, prompt=prompt) for index in range(GROUPS)]
-    (trajectories,) = rollout(
-        policy, [groups], configuration.sampling, run_seed=0, epoch=0, embeds=embeds, images=False
-    )
-    pairs = [
-        Pair(
-            group_id=group.id,
-            preferred=f"{group.id}-0",
-            dispreferred=f"{group.id}-1",
-            target=1.0,
-            votes_preferred=1,
-            votes_tie=0,
-            votes_dispreferred=0,
-        )
-        for group in groups
-    ]
-    return trajectories, embeds, pairs
 
 
 def _published(

@@ -3,11 +3,9 @@
 import shutil
 from pathlib import Path
 
-import torch
-
 from d3po_core.noise import generator
 from d3po_core.programmed.judges import SimulatedJudge
-from d3po_core.records import Judgement, Trajectories
+from d3po_core.records import Judgement
 from storage.run import Run
 from tasks.annotate import MARK_SHARE
 from tasks.config import Configuration
@@ -17,30 +15,7 @@ from tasks.plan import make_plan
 from tasks.pull import programmed_values, write_judgements
 from tasks.shards import write_generated
 
-__all__ = ["InMemory", "copied", "judge", "judged", "planned", "prepared"]
-
-
-class InMemory:
-    """One epoch's trajectories as the training loop's source."""
-
-    def __init__(self, batches: list[Trajectories], embeds: dict[str, torch.Tensor]) -> None:
-        self._batches, self._embeds = batches, embeds
-
-    def read(self, group_ids) -> Trajectories:
-        rows = [(b, i) for g in group_ids for b in self._batches for i, id in enumerate(b.group_ids) if id == g]
-        first = self._batches[0]
-        return Trajectories(
-            ids=tuple(b.ids[i] for b, i in rows),
-            group_ids=tuple(b.group_ids[i] for b, i in rows),
-            prompts=tuple(b.prompts[i] for b, i in rows),
-            latents=torch.stack([b.latents[i] for b, i in rows]),
-            log_prob=torch.stack([b.log_prob[i] for b, i in rows]),
-            timesteps=first.timesteps,
-            trainable=first.trainable,
-        )
-
-    def prompt_embeds(self, prompts) -> torch.Tensor:
-        return torch.stack([self._embeds[prompt] for prompt in prompts])
+__all__ = ["copied", "judge", "judged", "planned", "prepared"]
 
 
 def planned(configuration: Configuration) -> EpochContext:

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
-from benchmarks.prepared import InMemory
+from benchmarks.in_memory import InMemory, first_preferred, loaded, one_prompt, sampled
 from d3po_core.config import ObjectiveConfig
 from d3po_core.memory import peak_bytes
 from d3po_core.policy import Policy
-from d3po_core.records import Group, Pair, Trajectories
-from d3po_core.rollout import rollout
+from d3po_core.records import Trajectories
 from d3po_core.training import train
 from tasks.config_reading import load_configuration
 
@@ -32,20 +31,10 @@ def measure(steps: int) -> dict[str, Any]:
     configuration = load_configuration(
         "configs/demo.yaml", ["--sampling.num_inference_steps", str(steps), "--training.first_transitions", "5"]
     )
-    policy = Policy.load(configuration.model, configuration.sampling, configuration.lora, threads=2)
-    prompt = "a picture"
-    embeds = dict(zip(("", prompt), policy.encode(["", prompt]), strict=True))
-    groups = [Group(id="g000000", index=0, prompt=prompt)]
-    (found,) = rollout(policy, [groups], configuration.sampling, run_seed=0, epoch=0, embeds=embeds, images=False)
-    pair = Pair(
-        group_id="g000000",
-        preferred="g000000-0",
-        dispreferred="g000000-1",
-        target=1.0,
-        votes_preferred=1,
-        votes_tie=0,
-        votes_dispreferred=0,
-    )
+    policy = loaded(configuration)
+    groups, embeds = one_prompt(policy, 1)
+    (found,) = sampled(configuration, policy, groups, embeds, images=False)
+    pair = first_preferred(groups[0])
     training = configuration.training.model_copy(
         update={"micro_batch": MICRO_BATCH, "inner_epochs": 2, "first_transitions": None}
     )
@@ -56,7 +45,7 @@ def measure(steps: int) -> dict[str, Any]:
 
     row = {"T": steps, "two_passes_mb": round(peak_bytes(policy.device, two_passes) / 1e6, 1)}
     if steps <= 10:
-        one_graph = peak_bytes(policy.device, lambda: _one_graph(policy, found, embeds[prompt]))
+        one_graph = peak_bytes(policy.device, lambda: _one_graph(policy, found, embeds[groups[0].prompt]))
         row["one_graph_mb"] = round(one_graph / 1e6, 1)
     return row
 

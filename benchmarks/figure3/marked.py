@@ -14,10 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.figure3.run import groups_of, sampled, trained
-from benchmarks.prepared import InMemory
+from benchmarks.in_memory import InMemory, groups_of, loaded, sampled, trained
 from d3po_core import noise
-from d3po_core.policy import Policy
+from d3po_core.preferences import judgements_to_pairs
 from d3po_core.records import Judgement, Trajectories
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
@@ -44,17 +43,11 @@ def configured(seed: int) -> Configuration:
 
 def run(configuration: Configuration) -> list[dict[str, Any]]:
     """Each epoch's marked rate."""
-    policy = Policy.load(
-        configuration.model,
-        configuration.sampling,
-        configuration.lora,
-        threads=configuration.orchestration.threads,
-        lora_seed=configuration.seed,
-    )
+    policy = loaded(configuration)
     threshold, state, found = None, None, []
     for epoch in range(EPOCHS):
         groups, embeds = groups_of(configuration, policy, epoch)
-        batches = list(sampled(configuration, policy, groups, embeds, epoch))
+        batches = sampled(configuration, policy, groups, embeds, epoch)
         values = _values(configuration, batches)
         threshold = median(values.values()) if threshold is None else threshold
         marks = {id: _marked(configuration, epoch, id, value < threshold) for id, value in values.items()}
@@ -70,8 +63,8 @@ def run(configuration: Configuration) -> list[dict[str, Any]]:
         print(found[-1], flush=True)
         if epoch + 1 < EPOCHS:
             judgements = [_judgement(group.id, group.trajectory_ids(SIZE), marks) for group in groups]
-            state, _ = trained(configuration, policy, InMemory(batches, embeds), judgements, [], epoch, state)
-            policy.load_lora_state(dict(state.lora))
+            pairs, _ = judgements_to_pairs(judgements, configuration.training.votes)
+            state = trained(configuration, policy, InMemory(batches, embeds), pairs, (), epoch, state).state
     return found
 
 

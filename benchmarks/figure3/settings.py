@@ -5,10 +5,13 @@ from typing import Any
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 
-__all__ = ["EPOCHS", "IMAGES", "METHODS", "OBJECTIVES", "UPDATES", "configured", "settings_of"]
+__all__ = ["EPOCHS", "IMAGES", "METHODS", "OBJECTIVES", "THREADS", "UPDATES", "Settings", "configured", "settings_of"]
 
 EPOCHS, IMAGES, UPDATES = 5, 96, 6
 """Of one run: epochs, images an epoch, optimizer updates an epoch."""
+
+THREADS = 1
+"""So that two processes share two cores: a row is the same to the last bit however many run beside it."""
 
 COMMON: dict[str, Any] = {"groups_per_batch": 32}
 
@@ -49,27 +52,33 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
 OBJECTIVES = {
     "compressibility": "jpeg_compressibility",
     "incompressibility": "jpeg_incompressibility",
+    "symmetry": "symmetry",
 }
 """What is rewarded, by its name in the figure."""
 
 
-def settings_of(method: str) -> dict[str, dict[str, Any]]:
-    """Everything that decides a run but its objective and seed, as a row keeps it."""
+Settings = dict[str, dict[str, Any]]
+
+
+def settings_of(method: str, **changes: dict[str, Any]) -> Settings:
+    """Everything that decides a run but its objective and seed, as a row keeps it; ``changes`` are by section."""
     own = METHODS[method]
     groups = IMAGES // own["sampling"]["group_size"]
-    return {
+    settings = {
         "objective": own["objective"],
         "training": {"groups_per_step": groups // UPDATES, "first_transitions": 10, **own["training"]},
         "sampling": {**COMMON, **own["sampling"]},
         "prompts": {"groups_per_epoch": groups},
     }
+    return {name: {**fields, **changes.get(name, {})} for name, fields in settings.items()}
 
 
-def configured(method: str, objective: str, seed: int) -> Configuration:
-    """The demo's configuration with a method's settings, judged by a programme."""
+def configured(settings: Settings, objective: str, seed: int) -> Configuration:
+    """The demo's configuration with a run's settings, judged by a programme."""
     sections: dict[str, Any] = load_configuration("configs/demo.yaml").model_dump(mode="json", exclude_none=True)
-    for name, fields in settings_of(method).items():
+    for name, fields in settings.items():
         sections[name] = fields if name == "objective" else {**sections[name], **fields}
     sections["labels"] |= {"source": "programmed", "objectives": [OBJECTIVES[objective]], "screen": "compare"}
     sections["evaluation"]["objectives"] = [OBJECTIVES[objective]]
-    return load_configuration({**sections, "run": f"figure3-{method}-{objective}-{seed}", "seed": seed})
+    sections["orchestration"]["threads"] = THREADS
+    return load_configuration({**sections, "run": f"figure3-{settings['objective']['kind']}-{objective}", "seed": seed})
