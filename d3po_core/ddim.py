@@ -21,6 +21,7 @@ __all__ = [
     "add_noise",
     "check_scheduler",
     "check_trainable",
+    "kl",
     "log_prob",
     "mean",
     "noise_of",
@@ -221,6 +222,12 @@ def log_prob(action_BCHW: torch.Tensor, mean_BCHW: torch.Tensor, sigma_B: torch.
     sigma = sigma_B.to(device=mean_BCHW.device, dtype=wide)
     squares = ((action_BCHW.to(mean_BCHW.device, wide) - mean_BCHW.to(wide)) ** 2).flatten(1).mean(dim=1)
     return -squares / (2 * sigma**2) - sigma.log() - 0.5 * _LOG_2PI
+
+
+def kl(mean_BCHW: torch.Tensor, other_BCHW: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
+    """KL(N(μ, σ² I) ‖ N(μ', σ² I)) = ‖μ − μ'‖² / (2σ²) in nats, the **mean** over C, H, W: [B] float64. Source: METHOD 3."""
+    squares = (mean_BCHW.double() - other_BCHW.double()).square().flatten(1).mean(dim=1)
+    return squares / (2 * sigma_B.to(squares) ** 2)
 
 
 def step(

@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import torch
 
+from d3po_core import ddim
 from d3po_core.policy import Policy
 from d3po_core.records import Trajectories
 
@@ -57,6 +58,5 @@ def kl_to_pretrained(policy: Policy, trajectories: Trajectories, embeds_NLD: tor
         mean, sigma = policy.transition(states, step, embeds_NLD)
         with policy.reference():
             pretrained, _ = policy.transition(states, step, embeds_NLD)
-        apart = (mean.double() - pretrained.double()).square().flatten(1).mean(dim=1)
-        total += (apart / (2 * sigma.double().square())).cpu()
+        total += ddim.kl(mean, pretrained, sigma).cpu()
     return (total / len(steps)).numpy()

@@ -21,6 +21,7 @@ from dataclasses import replace
 
 import torch
 
+from d3po_core import ddim
 from d3po_core.errors import TrainingError
 from d3po_core.evaluations import Evaluation, blocks, cut, every_evaluation, means_of, names, values_of
 from d3po_core.group_data import GroupData
@@ -142,13 +143,14 @@ def _kl_gradient(
         return None, {}
     with policy.reference():
         pretrained, sigma = means_of(policy, groups, batch)
+    # One evaluation stands for all images whose state it is. The unit is the log-prob's: a mean over C, H, W, or a sum.
     images = torch.tensor([len(one.images) for one in batch], dtype=torch.float64, device=mean.device)
-    # Reduced over C, H, W like the log-prob: the mean, times D where that is a sum.
-    scale = images * objective.unit / (sigma**2 * mean[0].numel() * count)
-    difference = (mean - pretrained).double()
-    kl = (difference.flatten(1) ** 2).sum(dim=1) * scale / 2
-    gradient = objective.kl_weight * scale.view(-1, 1, 1, 1) * difference
-    return gradient.to(mean), {"train/kl": kl.sum().cpu()}
+    weights = images * objective.unit / count
+    with torch.enable_grad():
+        leaf = mean.detach().requires_grad_(True)
+        kl = (weights * ddim.kl(leaf, pretrained, sigma)).sum()
+        (gradient,) = torch.autograd.grad(objective.kl_weight * kl, leaf)
+    return gradient, {"train/kl": kl.detach().cpu()}
 
 
 def _scatter(tables: list[torch.Tensor], batch: Iterable[Evaluation], values: torch.Tensor) -> None:

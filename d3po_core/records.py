@@ -5,7 +5,7 @@ D text width. A record holds what was computed, never how or where it is stored.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -54,6 +54,19 @@ class Trajectories:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def select(self, rows: Sequence[int]) -> "Trajectories":
+        """These rows, in this order, without images."""
+        rows = list(rows)
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            group_ids=tuple(self.group_ids[row] for row in rows),
+            prompts=tuple(self.prompts[row] for row in rows),
+            latents=self.latents[rows],
+            log_prob=self.log_prob[rows],
+            images=None,
+        )
 
 
 class TrajectorySource(Protocol):

@@ -6,7 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from d3po_core.devices import use_threads
-from d3po_core.group_data import Draws, GroupData
+from d3po_core.draws import draw_noise
+from d3po_core.group_data import GroupData
 from d3po_core.labels import Labels
 from d3po_core.order import OptimizerStep
 from d3po_core.policy import Policy
@@ -57,15 +58,17 @@ def read_groups(
     *,
     reference: str | None,
     reference_log_probs: Mapping[str, torch.Tensor] | None,
-    draw: Callable[[str, tuple[int, ...], int], Draws] | None = None,
+    run_seed: int,
+    epoch: int,
 ) -> list[GroupData]:
     """The data of this process's groups of a step: only images that have a label.
 
     Args:
-        labels: of all groups.
+        labels: of all groups, for an objective that needs log-probs or denoising errors.
         own: places of this process's groups among the step's.
         reference: ``epoch_start``: the stored log-probs are the reference's; ``pretrained``: those given.
-        draw: for denoising objectives, a group's noise from its id, transitions and inner epoch.
+        run_seed: the run's part of the address of the noise that is put on x_0.
+        epoch: the epoch's part.
 
     Raises:
         ValueError: where ids are unknown, or the trajectories are not of this policy's schedule.
@@ -73,11 +76,9 @@ def read_groups(
     if not own:
         return []
     ids = [step.group_ids[place] for place in own]
+    denoising = labels.spec.quantity == "denoising_error"
     trajectories = source.read(ids)
-    if draw is None:
-        check_same_schedule(policy, trajectories)
-    else:
-        check_same_latents(policy, trajectories)
+    (check_same_latents if denoising else check_same_schedule)(policy, trajectories)
     rows = {name: row for row, name in enumerate(trajectories.ids)}
     prompts = dict(zip(trajectories.group_ids, trajectories.prompts, strict=True))
     if missing := [group for group in ids if group not in prompts]:
@@ -91,14 +92,18 @@ def read_groups(
         chosen = [rows[name] for name in names]
         latents = trajectories.latents[chosen]
         stored = base = torch.zeros(len(names), len(transitions), dtype=torch.float64)
-        if draw is None:
+        draws = None
+        if denoising:
+            draws = draw_noise(policy, group, transitions, step.inner_epoch, run_seed=run_seed, epoch=epoch)
+            latents = latents[:, -1:]
+        else:
             stored = base = trajectories.log_prob[chosen][:, list(transitions)].double()
             if reference == "pretrained":
                 base = _given(reference_log_probs, names)[:, list(transitions)].double()
         data.append(
             GroupData(
                 ids=names,
-                latents=latents if draw is None else latents[:, -1:],
+                latents=latents,
                 embeds=prompt,
                 transitions=transitions,
                 stored=stored,
@@ -106,7 +111,7 @@ def read_groups(
                 same_start=have_same_start(latents),
                 pairs=labels.pairs(group),
                 rewards=labels.rewards(group),
-                draws=None if draw is None else draw(group, transitions, step.inner_epoch),
+                draws=draws,
             )
         )
     return data

@@ -20,10 +20,9 @@ from d3po_core import ddim
 from d3po_core.checkpoint import CheckpointState
 from d3po_core.config import ObjectiveConfig, TrainingConfig
 from d3po_core.devices import use_threads
-from d3po_core.draws import draw_noise
 from d3po_core.errors import TrainingError
 from d3po_core.gradients import accumulate_gradient
-from d3po_core.group_data import Draws, GroupData
+from d3po_core.group_data import GroupData
 from d3po_core.labels import Labels
 from d3po_core.memory import MOST_EVALUATIONS
 from d3po_core.objectives.base import Objective, get_objective
@@ -128,9 +127,6 @@ def train(
     def state(step: int) -> CheckpointState:
         return capture_state(policy, optimizer, objective, plan, step, run_seed, epoch, settings)
 
-    def draw(group: str, transitions: tuple[int, ...], inner_epoch: int) -> Draws:
-        return draw_noise(policy, group, transitions, inner_epoch, run_seed=run_seed, epoch=epoch)
-
     def read(number: int) -> list[GroupData]:
         return read_groups(
             policy,
@@ -140,7 +136,8 @@ def train(
             ranks.share(plan[number].group_ids),
             reference=objective.reference,
             reference_log_probs=reference_log_probs,
-            draw=draw if denoising else None,
+            run_seed=run_seed,
+            epoch=epoch,
         )
 
     metrics: dict[str, float] = {}

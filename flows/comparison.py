@@ -90,7 +90,7 @@ def draw(runs: Sequence[ComparedRun]) -> dict[str, bytes]:
 
 def _last_sealed(folder: str) -> tuple[str, int, dict, int, dict]:
     configuration, run = found_run(folder)
-    sealed = [number for number in run.epochs() if run.epoch(number).seal() is not None]
+    sealed = run.sealed_epochs()
     if not sealed:
         raise UserError(f"{folder} has no sealed epoch to compare", remedy=f"d3po status {folder}")
     context = planned_context(configuration, run, sealed[-1])

@@ -1,15 +1,14 @@
 """The flow ``epoch``: binds a flow run to an epoch, runs it, and suspends while people judge."""
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, State
 
 from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
-from flows.epoch_run import WaitingForPeople, run_epoch
+from flows.epoch_run import WaitingForPeople, go_on_with
 from flows.explain import without_traces
 from flows.flow_runs import name_flow_run
 from flows.notices import tell_of_failure
-from flows.preflight import preflight
 from flows.suspending import wait_for_people
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
@@ -43,14 +42,8 @@ def epoch(config: Configuration | str, overrides: list[str] | None = None, retra
     except BoundElsewhere as elsewhere:
         return Cancelled(message=str(elsewhere))
     name_flow_run(flow_run.id, f"{configuration.run}-epoch-{number}-{flow_run.id[:4]}")
-    context = EpochContext(configuration=configuration, run=run, number=number)
-    with run.lock(f"epoch-{number:04d}"):
-        run.sweep()
-        if context.epoch.plan() is None:
-            for check in preflight(configuration):
-                get_run_logger().info("%s: %s", check.what, check.found)
-        try:
-            run_epoch(context, retrain=retrain)
-        except WaitingForPeople as waiting:
-            return wait_for_people(waiting)
+    try:
+        go_on_with(EpochContext(configuration=configuration, run=run, number=number), retrain=retrain)
+    except WaitingForPeople as waiting:
+        return wait_for_people(waiting)
     return Completed(message=f"epoch {number} is sealed")

@@ -10,6 +10,7 @@ from prefect import State
 from prefect.futures import PrefectFuture
 from prefect.utilities.annotations import quote
 
+from flows.preflight import preflight
 from storage.manifest import build_seal, environment
 from tasks.artifacts import publish_adapter, publish_plan, publish_progress
 from tasks.context import EpochContext, run_folder
@@ -26,7 +27,7 @@ from tasks.reference import reference
 from tasks.report import report
 from tasks.train import train
 
-__all__ = ["WaitingForPeople", "run_epoch"]
+__all__ = ["WaitingForPeople", "go_on_with", "run_epoch"]
 
 
 @dataclass
@@ -41,6 +42,21 @@ class WaitingForPeople(Exception):
             f"waiting for people: {len(self.progress.open)} of {self.progress.groups} groups are open, "
             f"{self.progress.given} judgements of {self.progress.needed} are given, at {self.url}"
         )
+
+
+def go_on_with(context: EpochContext, *, retrain: bool = False) -> None:
+    """Work alone on an epoch that this flow run is bound to; a new one is looked at first for what can be known to fail.
+
+    Raises:
+        WaitingForPeople: Everything is pushed and judgements are missing.
+        LockedError: Another process works on it.
+    """
+    with context.run.lock(f"epoch-{context.number:04d}"):
+        context.run.sweep()
+        if context.epoch.plan() is None:
+            for check in preflight(context.configuration):
+                logger().info("%s: %s", check.what, check.found)
+        run_epoch(context, retrain=retrain)
 
 
 def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:

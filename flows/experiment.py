@@ -7,16 +7,15 @@ be suspended: it calls the epoch's body, and no subflow.
 
 import json
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, State
 
 from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
-from flows.epoch_run import WaitingForPeople, run_epoch
+from flows.epoch_run import WaitingForPeople, go_on_with
 from flows.explain import without_traces
 from flows.flow_runs import name_flow_run
 from flows.notices import tell_of_failure
-from flows.preflight import preflight
 from flows.suspending import wait_for_people
 from storage.run import Run
 from tasks.config import Configuration
@@ -60,21 +59,15 @@ def experiment(config: Configuration | str, overrides: list[str] | None = None) 
 
 def _one_epoch(configuration: Configuration, run: Run) -> None:
     """The epoch that is not sealed, or whose report is missing, or the next."""
-    sealed = _sealed(run)
+    sealed = run.sealed_epochs()
     number = sealed[-1] if sealed and not _reported(run, sealed[-1]) else run.next_epoch()
     bind_epoch(run, flow_run.id, number)
-    context = EpochContext(configuration=configuration, run=run, number=number)
-    with run.lock(f"epoch-{number:04d}"):
-        run.sweep()
-        if context.epoch.plan() is None:
-            for check in preflight(configuration):
-                get_run_logger().info("%s: %s", check.what, check.found)
-        run_epoch(context)
+    go_on_with(EpochContext(configuration=configuration, run=run, number=number))
 
 
 def _arrived(configuration: Configuration, run: Run) -> str | None:
     """Why there is nothing left to do; None where there is."""
-    sealed = _sealed(run)
+    sealed = run.sealed_epochs()
     if not sealed or not _reported(run, sealed[-1]):
         return None
     reached = _target_reached(configuration, run, sealed[-1])
@@ -92,10 +85,6 @@ def _target_reached(configuration: Configuration, run: Run, number: int) -> str 
     if after is None or after < wanted.target:
         return None
     return f"{wanted.target_objective} reached {after:.4f}, wanted {wanted.target:g}"
-
-
-def _sealed(run: Run) -> list[int]:
-    return [number for number in run.epochs() if run.epoch(number).seal() is not None]
 
 
 def _reported(run: Run, number: int) -> bool:

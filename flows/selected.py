@@ -29,7 +29,7 @@ def selected_context(
 
     configuration, opened = found_run(run)
     configuration = load_configuration(configuration, overrides)
-    numbers = [n for n in opened.epochs() if not sealed or opened.epoch(n).seal() is not None]
+    numbers = opened.sealed_epochs() if sealed else opened.epochs()
     if not numbers or (epoch is not None and epoch not in numbers):
         wanted = "an epoch" if epoch is None else f"epoch {epoch}"
         raise UserError(

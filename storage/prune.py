@@ -11,7 +11,7 @@ from storage.documents import now
 from storage.epoch import Epoch
 from storage.errors import MissingDataError, StorageError
 
-__all__ = ["abandoned", "prune", "remove_abandoned"]
+__all__ = ["abandoned", "prune"]
 
 
 def prune(epoch: Epoch, name: str, path: str, reason: str, by: str) -> Commit:
@@ -81,11 +81,3 @@ def abandoned(epoch: Epoch, superseded: bool = False) -> list[str]:
                 dropped.update(f"{epoch.key}/{commit.folder}/{file}" for file in commit.pruned)
     found = (key for key in epoch.run.backend.keys(epoch.key) if layout.is_attempt_file(key[len(epoch.key) + 1 :]))
     return [key for key in found if key not in kept or key in dropped]
-
-
-def remove_abandoned(epoch: Epoch, superseded: bool = False) -> list[str]:
-    """Remove what ``abandoned`` lists; hold the epoch's lock while you do. Returns the keys."""
-    keys = abandoned(epoch, superseded)
-    for key in keys:
-        epoch.run.backend.remove(key)
-    return keys

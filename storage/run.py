@@ -114,6 +114,10 @@ class Run:
         numbers = (layout.parse_epoch(name) for name in self.backend.children("epochs"))
         return sorted(number for number in numbers if number is not None)
 
+    def sealed_epochs(self) -> list[int]:
+        """The numbers of the sealed epochs, rising."""
+        return [number for number in self.epochs() if self.epoch(number).seal() is not None]
+
     def next_epoch(self) -> int:
         """The lowest epoch that is not sealed; else the one after the last. A fork's first is its parent's number."""
         numbers = self.epochs()

@@ -13,10 +13,11 @@ from typing import Any
 from d3po_core.noise import generator
 from storage.evaluation import Evaluation, Part
 from storage.layout import EVALUATIONS_FOLDER, blind_key
-from tasks.candidate_images import group_of, images_name
+from tasks.candidate_images import images_name
 from tasks.config import Configuration
 from tasks.connection import connect, public_url
 from tasks.errors import UserError
+from tasks.evaluation import group_of
 from tasks.evaluation_page import results_of
 from tasks.label_studio.parse import PushPlan
 from tasks.label_studio.screens import compare_screen, local_file_url, task_data

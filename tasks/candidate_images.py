@@ -21,11 +21,11 @@ from storage.evaluation import Evaluation, Part
 from tasks.candidates import BASE, Candidate, policy_of
 from tasks.config import Configuration
 from tasks.errors import UserError
-from tasks.evaluation import LATENTS_AT_ONCE
+from tasks.evaluation import LATENTS_AT_ONCE, group_of
 from tasks.figures import png
 from tasks.log import logger
 
-__all__ = ["generate_images", "group_of", "images_by_group", "images_name", "part_name"]
+__all__ = ["generate_images", "images_by_group", "images_name", "part_name"]
 
 
 def part_name(candidate: str, eta: float, what: str) -> str:
@@ -36,11 +36,6 @@ def part_name(candidate: str, eta: float, what: str) -> str:
 def images_name(candidate: str, eta: float) -> str:
     """The part that holds a candidate's images."""
     return part_name(candidate, eta, "images")
-
-
-def group_of(index: int, prompt: str) -> Group:
-    """A held-out prompt as a group: ``e000012``."""
-    return Group(id=f"e{index:06d}", index=index, prompt=prompt)
 
 
 def generate_images(
@@ -101,15 +96,6 @@ def images_by_group(evaluation: Evaluation, part: Part, groups: list[Group], cou
 def _kl_of_first_images(
     policy: Policy, generated: Trajectories, embeds: dict[str, torch.Tensor], count: int
 ) -> dict[str, float]:
-    rows = list(range(0, len(generated), count))
-    first = Trajectories(
-        ids=tuple(generated.ids[row] for row in rows),
-        group_ids=tuple(generated.group_ids[row] for row in rows),
-        prompts=tuple(generated.prompts[row] for row in rows),
-        latents=generated.latents[rows],
-        log_prob=generated.log_prob[rows],
-        timesteps=generated.timesteps,
-        trainable=generated.trainable,
-    )
+    first = generated.select(range(0, len(generated), count))
     values = kl_to_pretrained(policy, first, torch.stack([embeds[prompt] for prompt in first.prompts]))
     return dict(zip(first.ids, values.tolist(), strict=True))

@@ -95,7 +95,7 @@ def _epoch_of_run(name: str, source: str, expected_model: str) -> tuple[LoraConf
     if not colon or not number.isdigit():
         folder, number = source, ""
     configuration, run = found_run(folder)
-    sealed = [epoch for epoch in run.epochs() if run.epoch(epoch).seal() is not None]
+    sealed = run.sealed_epochs()
     if not sealed or (number and int(number) not in sealed):
         raise UserError(
             f"--adapter {name}={source}: {folder} has no sealed epoch {number}".rstrip()

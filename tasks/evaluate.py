@@ -12,12 +12,13 @@ from storage.documents import digest_of, encode
 from storage.errors import ConfigurationChangedError
 from storage.evaluation import Evaluation, Part
 from storage.tables import EVALUATION, rows_to_bytes
-from tasks.candidate_images import generate_images, group_of, images_by_group
+from tasks.candidate_images import generate_images, images_by_group
 from tasks.candidates import BASE, Candidate, candidates_of
 from tasks.config import Configuration
 from tasks.config_changes import changed_fields
 from tasks.config_reading import parse_configuration
 from tasks.errors import UserError
+from tasks.evaluation import group_of
 from tasks.evaluation_page import RESULTS_FORMAT, results_of, write_page
 from tasks.figures import side_by_side
 from tasks.measures import measure_candidate, summary

@@ -32,6 +32,7 @@ __all__ = [
     "HeldOut",
     "compare",
     "evaluate_epoch",
+    "group_of",
     "held_out",
     "objective_values",
 ]
@@ -84,6 +85,11 @@ class Drift:
     """[N] in [0, 1]: distance of each held-out image to the pretrained model's of the same noise."""
     kl: list[float]
     """[up to 16] nats, mean over C, H, W and over the transitions of each of the first held-out prompts."""
+
+
+def group_of(index: int, prompt: str) -> Group:
+    """A held-out prompt as a group: ``e000012``."""
+    return Group(id=f"e{index:06d}", index=index, prompt=prompt)
 
 
 def evaluate_epoch(context: EpochContext) -> tuple[HeldOut, HeldOut, Drift]:
@@ -162,7 +168,7 @@ def _sampled(
 ) -> Iterator[tuple[Trajectories, torch.Tensor]]:
     """One trajectory a held-out prompt, in batches, with their prompts' embeddings."""
     prompts = read_prompts(configuration.evaluation.prompts)[:most]
-    groups = [Group(id=f"e{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
+    groups = [group_of(index, prompt) for index, prompt in enumerate(prompts)]
     distinct = sorted({*prompts, ""})
     embeds = dict(zip(distinct, policy.encode(distinct), strict=True))
     size = max(1, LATENTS_AT_ONCE // math.prod(policy.latent_shape))

@@ -36,16 +36,8 @@ class StoredTrajectories:
         parts = [read_shard(self._arrays(name), ids=ids) for name, ids in by_shard.items()]
         together = _joined(parts)
         order = [id for group_id in group_ids for id in self._groups[group_id].trajectory_ids(self._group_size)]
-        rows = torch.tensor([together.ids.index(id) for id in order])
-        return Trajectories(
-            ids=tuple(order),
-            group_ids=tuple(together.group_ids[row] for row in rows),
-            prompts=tuple(together.prompts[row] for row in rows),
-            latents=together.latents[rows],
-            log_prob=together.log_prob[rows],
-            timesteps=together.timesteps,
-            trainable=together.trainable,
-        )
+        place = {id: row for row, id in enumerate(together.ids)}
+        return together.select([place[id] for id in order])
 
     def _arrays(self, name: str) -> Path:
         """A shard's folder with what training needs of it verified: its pictures need not be read."""

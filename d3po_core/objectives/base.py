@@ -17,7 +17,7 @@ from d3po_core.group_data import GroupData
 from d3po_core.objectives.specs import ObjectiveSpec
 from d3po_core.records import Reward
 
-__all__ = ["Metrics", "Objective", "Stateless", "clip_bounds", "get_objective", "means"]
+__all__ = ["Metrics", "Objective", "Stateless", "WithBeta", "clip_bounds", "get_objective", "means"]
 
 Metrics = dict[str, torch.Tensor]
 
@@ -95,6 +95,15 @@ class Stateless:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Nothing to continue from."""
+
+
+class WithBeta(Stateless):
+    """Such an objective that has a β."""
+
+    def __init__(self, config: ObjectiveConfig, dimensions: int) -> None:
+        super().__init__(config, dimensions)
+        assert config.beta is not None, "the configuration fills in the default of each field that a kind reads"
+        self.beta = config.beta
 
 
 def get_objective(config: ObjectiveConfig, dimensions: int) -> Objective:

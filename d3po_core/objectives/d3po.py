@@ -7,24 +7,22 @@ per pair.
 """
 
 import torch
-from torch.nn.functional import logsigmoid
 
 from d3po_core.config import ObjectiveConfig
 from d3po_core.group_data import GroupData
-from d3po_core.objectives.base import Metrics, Stateless, clip_bounds, means
-from d3po_core.objectives.preference_metrics import preference_parts
+from d3po_core.objectives.base import Metrics, WithBeta, clip_bounds, means
+from d3po_core.objectives.preferences import preference_loss, preference_parts
 
 __all__ = ["D3PO"]
 
 
-class D3PO(Stateless):
+class D3PO(WithBeta):
     """ℓ = −p log σ(β(r_w − r_l)) − (1−p) log σ(β(r_l − r_w)), with three ways of clipping r."""
 
     def __init__(self, config: ObjectiveConfig, dimensions: int) -> None:
         super().__init__(config, dimensions)
-        assert config.beta is not None
         assert config.ratio_clip_range is not None
-        self.beta, self.ratio_clip = config.beta, config.ratio_clip
+        self.ratio_clip = config.ratio_clip
         self.lower, self.upper = clip_bounds(config.ratio_clip_range, self.unit)
         self.clip_range = None if config.ratio_clip == "none" else self.upper
 
@@ -36,10 +34,7 @@ class D3PO(Stateless):
         w, l = pairs.preferred, pairs.dispreferred  # noqa: E741  the paper's letters
         # Winner's and loser's clipped log-ratios; with soft targets each image is also the loser's or winner's part.
         won, lost = self._clip_winner(change_KS, sampled_KS), self._clip_loser(change_KS, sampled_KS)
-        target = pairs.target[:, None]
-        as_said = self.beta * (won[w] - lost[l])
-        reversed_ = self.beta * (won[l] - lost[w])
-        terms = -target * logsigmoid(as_said) - (1 - target) * logsigmoid(reversed_)
+        terms = preference_loss(self.beta * (won[w] - lost[l]), pairs.target, self.beta * (won[l] - lost[w]))
         parts = {
             "train/loss": terms,
             **preference_parts(change_KS, sampled_KS, pairs, self.beta),

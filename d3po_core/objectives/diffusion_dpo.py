@@ -6,31 +6,25 @@ of T equal parts; soft targets.
 """
 
 import torch
-from torch.nn.functional import logsigmoid
 
-from d3po_core.config import ObjectiveConfig
 from d3po_core.group_data import GroupData
-from d3po_core.objectives.base import Metrics, Stateless, means
+from d3po_core.objectives.base import Metrics, WithBeta, means
+from d3po_core.objectives.preferences import preference_loss
 
 __all__ = ["DiffusionDPO"]
 
 
-class DiffusionDPO(Stateless):
+class DiffusionDPO(WithBeta):
     """One term a pair and noise level."""
-
-    def __init__(self, config: ObjectiveConfig, dimensions: int) -> None:
-        super().__init__(config, dimensions)
-        assert config.beta is not None
-        self.beta = config.beta
 
     def __call__(
         self, change_KS: torch.Tensor, sampled_KS: torch.Tensor, group: GroupData, count: int
     ) -> tuple[torch.Tensor, Metrics]:
         """See ``Objective``; the table holds denoising errors less the reference's."""
-        pairs, target = group.pairs, group.pairs.target[:, None]
+        pairs = group.pairs
         rise_w, rise_l = change_KS[pairs.preferred], change_KS[pairs.dispreferred]
         z = -self.beta / 2 * (rise_w - rise_l)
-        terms = -target * logsigmoid(z) - (1 - target) * logsigmoid(-z)
+        terms = preference_loss(z, pairs.target)
         parts = {
             "train/loss": terms,
             "train/implicit_acc": rise_w < rise_l,

@@ -14,19 +14,18 @@ import torch
 
 from d3po_core.config import ObjectiveConfig
 from d3po_core.group_data import GroupData
-from d3po_core.objectives.base import Metrics, Stateless, means
+from d3po_core.objectives.base import Metrics, WithBeta, means
 
 __all__ = ["PRDP"]
 
 
-class PRDP(Stateless):
+class PRDP(WithBeta):
     """One term for every two images of a group."""
 
     def __init__(self, config: ObjectiveConfig, dimensions: int) -> None:
         super().__init__(config, dimensions)
-        assert config.beta is not None
         assert config.ratio_clip_range is not None
-        self.beta, self.range = config.beta, config.ratio_clip_range
+        self.range = config.ratio_clip_range
         self.clip_range = self.range
 
     def __call__(

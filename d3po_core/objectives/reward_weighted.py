@@ -7,20 +7,14 @@ epoch (the same parts and noise for a group's images), so that the loss of one e
 
 import torch
 
-from d3po_core.config import ObjectiveConfig
 from d3po_core.group_data import GroupData
-from d3po_core.objectives.base import Metrics, Stateless, means
+from d3po_core.objectives.base import Metrics, WithBeta, means
 
 __all__ = ["RewardWeighted"]
 
 
-class RewardWeighted(Stateless):
+class RewardWeighted(WithBeta):
     """The weights of a group's images add up to 1."""
-
-    def __init__(self, config: ObjectiveConfig, dimensions: int) -> None:
-        super().__init__(config, dimensions)
-        assert config.beta is not None
-        self.beta = config.beta
 
     def __call__(
         self, change_KS: torch.Tensor, sampled_KS: torch.Tensor, group: GroupData, count: int

@@ -50,7 +50,9 @@ def data(
         labels.terms(), policy.schedule.trainable, TrainingConfig(), run_seed=1, epoch=0, couples=spec.couples
     )
     own = range(len(step.group_ids))
-    groups = read_groups(policy, source, labels, step, list(own), reference="epoch_start", reference_log_probs=None)
+    groups = read_groups(
+        policy, source, labels, step, list(own), reference="epoch_start", reference_log_probs=None, run_seed=1, epoch=0
+    )
     return groups, step.count
 
 

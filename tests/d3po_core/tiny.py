@@ -166,16 +166,7 @@ class MemorySource:
 
     def read(self, group_ids: Any) -> Trajectories:
         rows = [row for name in group_ids for row, own in enumerate(self.trajectories.group_ids) if own == name]
-        every = self.trajectories
-        return Trajectories(
-            ids=tuple(every.ids[row] for row in rows),
-            group_ids=tuple(every.group_ids[row] for row in rows),
-            prompts=tuple(every.prompts[row] for row in rows),
-            latents=every.latents[rows],
-            log_prob=every.log_prob[rows],
-            timesteps=every.timesteps,
-            trainable=every.trainable,
-        )
+        return self.trajectories.select(rows)
 
     def prompt_embeds(self, prompts: Any) -> torch.Tensor:
         return torch.stack([self.embeds[prompt] for prompt in prompts])

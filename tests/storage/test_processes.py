@@ -4,7 +4,7 @@ import random
 import time
 
 from storage.manifest import build_seal, verify_epoch
-from storage.prune import abandoned, remove_abandoned
+from storage.prune import abandoned
 from storage.run import Run
 from tests.storage.samples import commit_text, die_at, race, work
 
@@ -67,7 +67,8 @@ def test_kills_at_random_moments_change_nothing(run, child_environment, processe
     found = sealed_content(run)
     assert (found["digest"], found["content"]) == (expected["digest"], expected["content"])
     run.sweep()
-    remove_abandoned(run.epoch(0))
+    for key in abandoned(run.epoch(0)):
+        run.backend.remove(key)
     assert abandoned(run.epoch(0)) == []
     assert list(verify_epoch(run.epoch(0))) == []
 
@@ -88,7 +89,8 @@ def test_a_kill_at_every_step_of_a_commit_leaves_all_or_nothing(tmp_path, proces
         assert epoch.fetch(after, "deep/more.txt").read_text() == "hellohello"
         assert epoch.commit_numbers() == {"prompts": [1]}
         run.sweep()
-        remove_abandoned(epoch)
+        for key in abandoned(epoch):
+            run.backend.remove(key)
         assert [finding.name for finding in verify_epoch(epoch)] == ["plan"]
         if child.exitcode == 0:
             break

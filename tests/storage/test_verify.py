@@ -11,7 +11,7 @@ from storage.fork import copy_commit
 from storage.heal import scan
 from storage.layout import shard_name
 from storage.manifest import build_seal, environment, verify_epoch
-from storage.prune import abandoned, prune, remove_abandoned
+from storage.prune import abandoned, prune
 from storage.run import Run
 from storage.trajectories import read_shard
 from tests.storage.samples import commit_epoch, commit_shard, commit_text, tamper, tampered
@@ -194,11 +194,13 @@ def test_only_what_no_commit_counts_on_is_abandoned(sealed):
     first = epoch.latest("shard-000000")
     commit_shard(epoch, 0, supersede=True)
     sealed.backend.put("epochs/0000/shards/000009-00000000/groups.parquet", b"never marked")
-    assert remove_abandoned(epoch) == ["epochs/0000/shards/000009-00000000/groups.parquet"]
+    assert abandoned(epoch) == ["epochs/0000/shards/000009-00000000/groups.parquet"]
+    sealed.backend.remove("epochs/0000/shards/000009-00000000/groups.parquet")
     assert abandoned(epoch) == []
-    assert set(remove_abandoned(epoch, superseded=True)) == {
-        f"epochs/0000/{first.folder}/{file}" for file in first.files
-    }
+    superseded = abandoned(epoch, superseded=True)
+    assert set(superseded) == {f"epochs/0000/{first.folder}/{file}" for file in first.files}
+    for key in superseded:
+        sealed.backend.remove(key)
     assert list(verify_epoch(sealed.epoch(1))) == []
     assert epoch.read_aside("labels/people.parquet") == b"x"
 

@@ -1,5 +1,6 @@
 """Shards are stored while the next one is computed: in turn, two in memory at most, and tried again where that fails."""
 
+import gc
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -55,9 +56,10 @@ def test_one_is_stored_while_the_next_is_computed(planned: EpochContext, monkeyp
         events.append(("compute", name))
         shard = compute_shard(context, name)
         alive.add(shard)
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + 30.0
         while len(alive) > 2 and time.monotonic() < deadline:
             time.sleep(0.05)  # the thread that stored one lets it go a moment after it said so
+            gc.collect()  # an error that Prefect's client met and overcame keeps its frames in a cycle
         most = max(most, len(alive))
         return shard
 

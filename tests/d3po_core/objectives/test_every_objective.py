@@ -9,7 +9,6 @@ import tiny
 import torch
 
 from d3po_core.config import ObjectiveConfig, TrainingConfig
-from d3po_core.draws import draw_noise
 from d3po_core.evaluations import every_evaluation, means_of, values_of
 from d3po_core.gradients import accumulate_gradient
 from d3po_core.group_data import GroupData, GroupPairs
@@ -151,9 +150,6 @@ def groups_of(exact: tuple[Policy, tiny.MemorySource], kind: str) -> tuple[list[
         labels.terms(), policy.schedule.trainable, TrainingConfig(), run_seed=1, epoch=0, couples=spec.couples
     )
 
-    def draw(group: str, transitions: tuple[int, ...], inner: int) -> Any:
-        return draw_noise(policy, group, transitions, inner, run_seed=1, epoch=0)
-
     every = {name: 0.9 * source.trajectories.log_prob[row] for row, name in enumerate(source.trajectories.ids)}
     groups = read_groups(
         policy,
@@ -163,7 +159,8 @@ def groups_of(exact: tuple[Policy, tiny.MemorySource], kind: str) -> tuple[list[
         [0, 1],
         reference=made(kind).reference,
         reference_log_probs=every,
-        draw=draw if spec.quantity == "denoising_error" else None,
+        run_seed=1,
+        epoch=0,
     )
     return groups, plan[0].count
 
