@@ -103,9 +103,9 @@ def _shares(epoch: EpochHistory) -> str:
 def _measured(epochs: Sequence[EpochHistory]) -> dict[str, str]:
     rows = {}
     for objective in epochs[-1].after:
-        _, means, changes = objective_history(epochs, objective)
+        found = objective_history(epochs, objective)
         rows[f"{objective} on {len(epochs[-1].prompts)} held-out prompts"] = (
-            f"{means[-1]}; change since the start {changes[-1]} (95 %)"
+            f"{found.means[-1]}; change since the start {found.changes[-1]} (95 %)"
         )
     return rows
 

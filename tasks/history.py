@@ -10,7 +10,7 @@ import numpy as np
 
 from d3po_core.noise import generator
 from d3po_core.records import Judgement
-from d3po_core.statistics import Interval, bootstrap_mean
+from d3po_core.statistics import Interval, bootstrap_mean, wilson_share
 from storage.tables import METRICS, read_rows
 from tasks.context import EpochContext, planned_context
 from tasks.pull import judgements_of
@@ -18,6 +18,7 @@ from tasks.training_plan import training_plan
 
 __all__ = [
     "EpochHistory",
+    "ObjectiveHistory",
     "PersonsWork",
     "epoch_history",
     "history_of",
@@ -51,6 +52,19 @@ class EpochHistory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveHistory:
+    """One objective over the held-out images, at the run's start and after each epoch."""
+
+    trained: list[int]
+    """Epochs trained; 0 is the run's start."""
+    means: list[Interval]
+    changes: list[Interval]
+    """Of the paired difference to the start."""
+    wins: list[Interval | None]
+    """The share of images better than the start's of the same noise, of those that differ; None where none does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PersonsWork:
     """How much one judge did over the run."""
 
@@ -77,25 +91,27 @@ def history_of(context: EpochContext, last: int | None = None) -> list[EpochHist
     ]
 
 
-def objective_history(
-    epochs: Sequence[EpochHistory], objective: str
-) -> tuple[list[int], list[Interval], list[Interval]]:
-    """An objective over the held-out images: (epochs trained, mean, paired difference to the run's start).
-
-    0 epochs trained is the run's start. Epochs that were measured on other prompts than the last one are left out.
-    """
+def objective_history(epochs: Sequence[EpochHistory], objective: str) -> ObjectiveHistory:
+    """An objective over the held-out images; epochs that were measured on other prompts than the last are left out."""
     measured = [one for one in epochs if objective in one.after and one.prompts == epochs[-1].prompts]
     if not measured:
-        return [], [], []
+        return ObjectiveHistory(trained=[], means=[], changes=[], wins=[])
     start = np.array(measured[0].before[objective])
     values = [start, *(np.array(one.after[objective]) for one in measured)]
-    trained = [measured[0].number, *(one.number + 1 for one in measured)]
     seed = measured[0].context.configuration.seed
-    return (
-        trained,
-        [bootstrap_mean(one, generator("bootstrap", run_seed=seed, group="mean")) for one in values],
-        [bootstrap_mean(one - start, generator("bootstrap", run_seed=seed, group="difference")) for one in values],
+    return ObjectiveHistory(
+        trained=[measured[0].number, *(one.number + 1 for one in measured)],
+        means=[bootstrap_mean(one, generator("bootstrap", run_seed=seed, group="mean")) for one in values],
+        changes=[
+            bootstrap_mean(one - start, generator("bootstrap", run_seed=seed, group="difference")) for one in values
+        ],
+        wins=[_wins(one - start) for one in values],
     )
+
+
+def _wins(change: np.ndarray) -> Interval | None:
+    changed = int(np.count_nonzero(change))
+    return wilson_share(int(np.count_nonzero(change > 0)), changed) if changed else None
 
 
 def persons_work(epochs: Sequence[EpochHistory]) -> list[PersonsWork]:

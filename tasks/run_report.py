@@ -55,7 +55,8 @@ def _page(context: EpochContext, epochs: Sequence[EpochHistory]) -> bytes:
             "Did it get better?",
             page.grid(page.figure(panel(one), one.title) for one in measured),
             note=f"{held_out} held-out prompts with the same noise in every epoch, one image each; higher is better. Bars are "
-            "bootstrapped 95 % intervals over the prompts; the change is paired, image by image.",
+            "bootstrapped 95 % intervals over the prompts; the change is paired, image by image. The win rate is the share of images "
+            "that are better than the start's, of those that differ, with its Wilson interval.",
         ),
         page.section(
             "How far from the pretrained model?",
@@ -84,10 +85,14 @@ def _page(context: EpochContext, epochs: Sequence[EpochHistory]) -> bytes:
 
 def _tiles(epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, str, str]]:
     for objective in epochs[-1].after:
-        _, means, changes = objective_history(epochs, objective)
-        change = changes[-1]
+        found = objective_history(epochs, objective)
+        change = found.changes[-1]
         spread = "" if change.low is None else f"95 %: {change.low:+.3g} to {change.high:+.3g}"
-        yield f"{objective.replace('_', ' ')}, change", f"{change.value:+.3g}", spread or f"now {means[-1].value:.3g}"
+        yield (
+            f"{objective.replace('_', ' ')}, change",
+            f"{change.value:+.3g}",
+            spread or f"now {found.means[-1].value:.3g}",
+        )
     last = epochs[-1]
     if accuracy := accuracy_of(last):
         yield "implicit accuracy", f"{np.mean(accuracy):.0%}", f"epoch {last.number}, chance is 50 %"

@@ -1,9 +1,11 @@
 """A training as small plots: what an objective measures is shown, what it does not measure is left out."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from d3po_core.statistics import Interval
 from tasks.history import EpochHistory, objective_history, trained_configuration
 from tasks.plots import Line, Panel
 from tasks.programmed import objective_unit
@@ -53,19 +55,27 @@ def accuracy_of(epoch: EpochHistory) -> list[float]:
 
 
 def objective_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
-    """Each objective over the epochs trained: its mean, and the paired difference to the start."""
+    """Each objective over the epochs trained: its mean, the paired difference to the start, and how often it is better."""
     for objective in epochs[-1].after if epochs else ():
-        trained, means, changes = objective_history(epochs, objective)
+        found = objective_history(epochs, objective)
         name, unit = objective.replace("_", " "), objective_unit(epochs[-1].context.configuration, objective)
-        for title, values, level in ((name, means, None), (f"{name}: change since the start", changes, 0.0)):
-            line = Line(
-                name=title,
-                x=trained,
-                y=[one.value for one in values],
-                low=[one.value if one.low is None else one.low for one in values],
-                high=[one.value if one.high is None else one.high for one in values],
-            )
-            yield Panel(title=title, x_label="epochs trained", y_label=unit, lines=[line], level=level)
+        yield _over_epochs(name, found.trained, found.means, y_label=unit)
+        yield _over_epochs(f"{name}: change since the start", found.trained, found.changes, y_label=unit, level=0.0)
+        won = [(trained, rate) for trained, rate in zip(found.trained, found.wins, strict=True) if rate is not None]
+        if won:
+            title, (trained, rates) = f"{name}: win rate against the start", zip(*won, strict=True)
+            yield _over_epochs(title, trained, rates, level=0.5, level_name="as often worse", share=True)
+
+
+def _over_epochs(title: str, trained: Sequence[int], values: Sequence[Interval], **look: Any) -> Panel:
+    line = Line(
+        name=title,
+        x=list(trained),
+        y=[one.value for one in values],
+        low=[one.value if one.low is None else one.low for one in values],
+        high=[one.value if one.high is None else one.high for one in values],
+    )
+    return Panel(title=title, x_label="epochs trained", lines=[line], **look)
 
 
 def drift_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:

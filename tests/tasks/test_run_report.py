@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from d3po_core.drift import pixel_distance
+from d3po_core.statistics import wilson_share
 from tasks.context import EpochContext
 from tasks.evaluation import held_out
 from tasks.history import history_of, objective_history, persons_work
 from tasks.policies import policy_for, state_after
 from tasks.report import report
 from tasks.run_report import write_run_report
-from tasks.training_panels import judgement_panels, training_panels
+from tasks.training_panels import judgement_panels, objective_panels, training_panels
 
 from .conftest import Begin, again, context_of, generate_and_judge, train_and_seal
 
@@ -35,13 +36,25 @@ def test_it_is_one_file_and_says_what_happened(two_epochs: EpochContext):
 
 def test_the_start_is_the_first_epochs_and_differences_are_paired(two_epochs: EpochContext):
     first, second = history_of(two_epochs)
-    trained, means, changes = objective_history([first, second], "jpeg_compressibility")
-    assert trained == [0, 1, 2]
+    found = objective_history([first, second], "jpeg_compressibility")
+    assert found.trained == [0, 1, 2]
     before, last = np.array(first.before["jpeg_compressibility"]), np.array(second.after["jpeg_compressibility"])
-    assert (means[0].value, means[2].value) == (before.mean(), last.mean())
-    assert changes[0].value == 0
-    assert changes[2].value == pytest.approx((last - before).mean())
+    assert (found.means[0].value, found.means[2].value) == (before.mean(), last.mean())
+    assert found.changes[0].value == 0
+    assert found.changes[2].value == pytest.approx((last - before).mean())
     assert second.before == first.after
+
+
+def test_a_win_is_a_held_out_image_better_than_the_starts(two_epochs: EpochContext):
+    first, second = history_of(two_epochs)
+    start = first.before["jpeg_compressibility"]
+    second.after["jpeg_compressibility"][:] = [start[0], start[1] + 1, *(value - 1 for value in start[2:])]
+    nothing, _, last = objective_history([first, second], "jpeg_compressibility").wins
+    assert nothing is None, "at the start every image is the start's own"
+    assert last is not None
+    assert last == wilson_share(1, len(start) - 1)
+    titles = [panel.title for panel in objective_panels([first, second])]
+    assert "jpeg compressibility: win rate against the start" in titles
 
 
 def test_drift_is_measured_from_the_pretrained_model_and_not_from_the_epoch_before(two_epochs: EpochContext):
