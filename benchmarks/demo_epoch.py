@@ -23,7 +23,7 @@ from d3po_core.preferences import judgements_to_pairs
 from d3po_core.programmed.judges import SimulatedJudge
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
-from tasks.evaluation import compare, held_out
+from tasks.evaluation.held_out import compare, held_out
 from tasks.programmed import programmed_objective
 
 

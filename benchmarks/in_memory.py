@@ -12,7 +12,7 @@ from d3po_core.reference import reference_log_probs
 from d3po_core.rollout import rollout
 from d3po_core.training import TrainingResult, train
 from tasks.config import Configuration
-from tasks.prompts import epoch_prompts, read_prompts
+from tasks.generation.prompts import epoch_prompts, read_prompts
 
 __all__ = ["InMemory", "first_preferred", "groups_of", "loaded", "one_prompt", "sampled", "trained"]
 

@@ -29,9 +29,9 @@ from benchmarks.large_epoch import (
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run, open_run
-from tasks.plan import make_plan
-from tasks.pull import labels_complete, labels_progress, pull
-from tasks.push import push
+from tasks.generation.plan import make_plan
+from tasks.labels.pull import labels_complete, labels_progress, pull
+from tasks.labels.push import push
 from tests.support.label_studio import DATABASE, LabelStudioServer, running_label_studio
 
 FEW = 300

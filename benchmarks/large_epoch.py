@@ -17,8 +17,8 @@ from tasks.context import EpochContext
 from tasks.label_studio.client import LabelStudioClient
 from tasks.label_studio.reading import read_export
 from tasks.label_studio.screens import COMPARE_VERDICTS, result_for
-from tasks.pull import judgements_of
-from tasks.push import push_plan, pushed
+from tasks.labels.pull import judgements_of
+from tasks.labels.push import push_plan, pushed
 
 __all__ = ["answer_everything", "answers_read_alike", "judgements_given", "judgements_pulled", "write_shards"]
 

@@ -7,13 +7,13 @@ from d3po_core.noise import generator
 from d3po_core.programmed.judges import SimulatedJudge
 from d3po_core.records import Judgement
 from storage.run import Run
-from tasks.annotate import MARK_SHARE
 from tasks.config import Configuration
 from tasks.context import EpochContext, create_run
-from tasks.generate import write_prompt_embeds
-from tasks.plan import make_plan
-from tasks.pull import programmed_values, write_judgements
-from tasks.shards import write_generated
+from tasks.generation.generate import write_prompt_embeds
+from tasks.generation.plan import make_plan
+from tasks.generation.shards import write_generated
+from tasks.labels.annotate import MARK_SHARE
+from tasks.labels.pull import programmed_values, write_judgements
 
 __all__ = ["copied", "judge", "judged", "planned", "prepared"]
 

@@ -88,7 +88,7 @@ def _samples(flow: psutil.Process) -> Iterator[tuple[float, str, float]]:
         try:
             yield time.time(), "flow", flow.memory_info().rss / 1e6
             for child in flow.children(recursive=True):
-                if "tasks.trainer" in " ".join(child.cmdline()):
+                if "tasks.training.trainer" in " ".join(child.cmdline()):
                     yield time.time(), "train", child.memory_info().rss / 1e6
         except psutil.Error:
             continue

@@ -22,14 +22,14 @@ from benchmarks.floor import sampling_floor, sweep, training_floor
 from benchmarks.opponent import Opponent, sample
 from benchmarks.prepared import copied, planned, prepared
 from d3po_core.policy import Policy
-from tasks import trainer
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
+from tasks.generation.shards import write_generated
 from tasks.policies import policy_for
-from tasks.shards import write_generated
-from tasks.source import StoredTrajectories
-from tasks.training_plan import pairs_of, training_attempt
+from tasks.training import trainer
+from tasks.training.source import StoredTrajectories
+from tasks.training.training_plan import pairs_of, training_attempt
 
 CASES = {
     "k = 2": {"size": 2, "groups": 16, "screen": "compare", "groups_per_step": 4},

@@ -12,7 +12,7 @@ from flows.schema_table import field_rows
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.costs import epoch_costs
-from tasks.prompts import read_prompts
+from tasks.generation.prompts import read_prompts
 
 __all__ = ["arithmetic_table", "configuration_table", "objectives_table", "stored", "write"]
 

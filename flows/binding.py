@@ -12,7 +12,7 @@ from flows.flow_runs import bound_flow_runs
 from storage.run import Run
 from tasks.config import Configuration
 from tasks.errors import UserError
-from tasks.fork import refuse_unfinished_fork
+from tasks.exchange.fork import refuse_unfinished_fork
 
 __all__ = ["BoundElsewhere", "bind_epoch", "refuse_another_run"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tasks.context import found_run, planned_context
 from tasks.errors import UserError
-from tasks.evaluation import Comparison
-from tasks.training_plan import training_plan
+from tasks.evaluation.held_out import Comparison
+from tasks.training.training_plan import training_plan
 
 __all__ = ["COLUMNS", "ComparedRun", "compared", "draw"]
 
@@ -70,7 +70,7 @@ def compared(folders: Sequence[str]) -> list[ComparedRun]:
 
 def draw(runs: Sequence[ComparedRun]) -> dict[str, bytes]:
     """The differences with 95 % intervals: an SVG for each objective, by its name."""
-    from tasks.plots import differences
+    from tasks.reports.plots import differences
 
     rows: dict[str, dict[str, tuple[float, float, float]]] = {}
     for one in runs:

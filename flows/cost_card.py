@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from tasks.config import Configuration
 from tasks.costs import EpochCosts, epoch_costs
-from tasks.evaluation import KL_PROMPTS
+from tasks.evaluation.held_out import KL_PROMPTS
+from tasks.generation.prompts import read_prompts
 from tasks.policies import policy_for
-from tasks.prompts import read_prompts
 from tasks.timing import StepTimes, time_steps
 
 __all__ = ["cost_card"]

@@ -15,17 +15,17 @@ from storage.manifest import build_seal, environment
 from tasks.artifacts import publish_adapter, publish_plan, publish_progress
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
-from tasks.fork import refuse_unfinished_fork
-from tasks.generate import encode_prompts, generate_shard, store_shard
+from tasks.exchange.fork import refuse_unfinished_fork
+from tasks.generation.generate import encode_prompts, generate_shard, store_shard
+from tasks.generation.plan import make_plan
+from tasks.labels.progress import Progress
+from tasks.labels.pull import judge_by_programme, labels_complete, labels_progress, pull
+from tasks.labels.push import push, pushed
 from tasks.log import flow_run_id, logger
 from tasks.notices import tell
-from tasks.plan import make_plan
-from tasks.progress import Progress
-from tasks.pull import judge_by_programme, labels_complete, labels_progress, pull
-from tasks.push import push, pushed
-from tasks.reference import reference
-from tasks.report import report
-from tasks.train import train
+from tasks.reports.report import report
+from tasks.training.reference import reference
+from tasks.training.train import train
 
 __all__ = ["WaitingForPeople", "go_on_with", "run_epoch"]
 

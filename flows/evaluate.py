@@ -4,12 +4,12 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.explain import without_traces
-from tasks.blind import start_blind
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
-from tasks.evaluate import evaluate as evaluate_candidates
-from tasks.evaluation_page import results_of
-from tasks.measures import said
+from tasks.evaluation.blind import start_blind
+from tasks.evaluation.evaluate import evaluate as evaluate_candidates
+from tasks.evaluation.evaluation_page import results_of
+from tasks.evaluation.measures import said
 
 __all__ = ["evaluate"]
 

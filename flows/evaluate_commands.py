@@ -8,12 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.result_commands import PANEL
+from flows.selected import WITH_OVERRIDES
+
 if TYPE_CHECKING:
     from tasks.config import Configuration
 
-__all__ = ["ab", "evaluate"]
+__all__ = ["ab", "verbs"]
 
 console = Console(soft_wrap=True, highlight=False)
+verbs = typer.Typer()
 ab = typer.Typer(
     name="ab", help="Blind comparisons of two candidates by people, in Label Studio.", no_args_is_help=True
 )
@@ -23,6 +27,7 @@ EvaluationArgument = Annotated[
 ]
 
 
+@verbs.command(rich_help_panel=PANEL, context_settings=WITH_OVERRIDES)
 def evaluate(
     context: typer.Context,
     what: Annotated[
@@ -39,8 +44,8 @@ def evaluate(
     ] = False,
 ) -> None:
     """Compare adapters with the pretrained model: held-out prompts, fixed noise, every configured objective."""
-    from tasks.evaluate import evaluate as compare
-    from tasks.evaluation_page import results_of
+    from tasks.evaluation.evaluate import evaluate as compare
+    from tasks.evaluation.evaluation_page import results_of
 
     configuration = _configuration(what, context.args)
     adapters = _adapters(adapter or [])
@@ -53,7 +58,7 @@ def evaluate(
         console.print(f"next: d3po ab start {done.location} base {next(iter(adapters))} has people compare them, blind")
 
 
-@ab.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@ab.command(context_settings=WITH_OVERRIDES)
 def start(
     context: typer.Context,
     evaluation: EvaluationArgument,
@@ -76,9 +81,9 @@ def results(
     number: Annotated[int, typer.Option(help="Which blind comparison; the first is 0.")] = 0,
 ) -> None:
     """Wins, losses and ties so far, with 95 % intervals; written beside the evaluation and into its page."""
-    from tasks.blind_results import pull_blind
-    from tasks.evaluate import open_evaluation
-    from tasks.measures import said_share
+    from tasks.evaluation.blind_results import pull_blind
+    from tasks.evaluation.evaluate import open_evaluation
+    from tasks.evaluation.measures import said_share
 
     opened = open_evaluation(evaluation)
     found = pull_blind(opened, number)
@@ -100,8 +105,8 @@ def _start(
     people: int,
     per_prompt: int,
 ) -> None:
-    from tasks.blind import start_blind
-    from tasks.evaluate import configuration_of, open_evaluation
+    from tasks.evaluation.blind import start_blind
+    from tasks.evaluation.evaluate import configuration_of, open_evaluation
 
     opened = open_evaluation(evaluation)
     configuration = configuration or configuration_of(opened)
@@ -134,7 +139,7 @@ def _adapters(given: list[str]) -> dict[str, str]:
 
 
 def _print_results(body: Mapping[str, Any]) -> None:
-    from tasks.measures import said
+    from tasks.evaluation.measures import said
 
     table = Table("candidate", "η", "measure", "mean [95 %]", "difference to base [95 %]", box=None, pad_edge=False)
     for one in body["results"]:

@@ -21,7 +21,7 @@ from storage.run import Run
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run
-from tasks.fork import refuse_unfinished_fork
+from tasks.exchange.fork import refuse_unfinished_fork
 
 __all__ = ["experiment"]
 

@@ -40,7 +40,7 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
         return resumed, problems
     # Not before: importing what it takes to look costs more than a minute's look that finds nobody waiting.
     from tasks.artifacts import publish_progress
-    from tasks.pull import labels_complete, labels_progress
+    from tasks.labels.pull import labels_complete, labels_progress
 
     for flow_run in suspended:
         try:

@@ -9,9 +9,9 @@ from pathlib import Path
 from tasks.config import Configuration
 from tasks.costs import epoch_costs
 from tasks.errors import UserError
-from tasks.gold import check_gold, read_gold
+from tasks.generation.prompts import read_prompts
+from tasks.labels.gold import check_gold, read_gold
 from tasks.notices import notification_block
-from tasks.prompts import read_prompts
 
 __all__ = ["Check", "preflight"]
 
@@ -100,8 +100,8 @@ def _check_disk(configuration: Configuration, wanted: float) -> Iterator[Check]:
 
 
 def _check_label_studio(configuration: Configuration) -> Iterator[Check]:
-    from tasks.connection import connect
-    from tasks.media import media_folder
+    from tasks.labels.connection import connect
+    from tasks.labels.media import media_folder
 
     client = connect()
     yield Check(what="Label Studio", found=f"{client.url} answers, the key is user {client.whoami()}'s")

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 
 from tasks.context import EpochContext
-from tasks.evaluation import Comparison
-from tasks.push import pushed
-from tasks.report import report
-from tasks.run_report import write_run_report
+from tasks.evaluation.held_out import Comparison
+from tasks.labels.push import pushed
+from tasks.reports.report import report
+from tasks.reports.run_report import write_run_report
 
 __all__ = ["describe"]
 

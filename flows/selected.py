@@ -1,4 +1,4 @@
-"""Which run and epoch an operator means: RUN as typed, and ``--epoch``."""
+"""What an operator types to mean a configuration, a run, an epoch."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -8,10 +8,15 @@ import typer
 if TYPE_CHECKING:  # it waits until a verb needs it
     from tasks.context import EpochContext
 
-__all__ = ["EpochOption", "RunArgument", "pushed_context", "selected_context"]
+__all__ = ["WITH_OVERRIDES", "ConfigArgument", "EpochOption", "RunArgument", "pushed_context", "selected_context"]
 
+ConfigArgument = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A configuration file (configs/demo.yaml), or a run's folder.")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")]
 EpochOption = Annotated[int | None, typer.Option("--epoch", help="The epoch's number; the last one by default.")]
+WITH_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Settings of a verb that takes ``--section.field value``, as ``context.args``."""
 
 
 def selected_context(

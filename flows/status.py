@@ -12,7 +12,7 @@ from tasks.config import Configuration
 from tasks.context import EpochContext, planned_context, run_folder
 from tasks.errors import UserError
 from tasks.label_studio.errors import LabelStudioError
-from tasks.progress import Progress
+from tasks.labels.progress import Progress
 
 __all__ = ["STAGES", "EpochStatus", "run_status", "wait_until"]
 
@@ -134,8 +134,8 @@ def _look_closer(status: EpochStatus, configuration: Configuration, run: Run) ->
 
 
 def _look_at_people(status: EpochStatus, context: EpochContext) -> None:
-    from tasks.pull import labels_complete, labels_progress
-    from tasks.push import pushed
+    from tasks.labels.pull import labels_complete, labels_progress
+    from tasks.labels.push import pushed
 
     status.project_url = pushed(context)["url"]
     try:
@@ -147,7 +147,7 @@ def _look_at_people(status: EpochStatus, context: EpochContext) -> None:
 
 def _count_late(status: EpochStatus, context: EpochContext) -> None:
     """Judgements that came after the pull: reported, and never trained on unasked."""
-    from tasks.pull import late_judgements
+    from tasks.labels.pull import late_judgements
 
     try:
         status.late = late_judgements(context)

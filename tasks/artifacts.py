@@ -8,10 +8,10 @@ from prefect.artifacts import Artifact, create_markdown_artifact, create_table_a
 from storage.commits import Commit
 from tasks.context import EpochContext, run_folder
 from tasks.costs import epoch_costs
-from tasks.judges import agreement_of_epoch, shown_rows
-from tasks.progress import Progress
-from tasks.repeats import judgements_wanted
-from tasks.training_plan import training_plan
+from tasks.labels.judges import agreement_of_epoch, shown_rows
+from tasks.labels.progress import Progress
+from tasks.labels.repeats import judgements_wanted
+from tasks.training.training_plan import training_plan
 
 __all__ = ["key", "publish_adapter", "publish_pairs", "publish_plan", "publish_progress"]
 

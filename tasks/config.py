@@ -23,7 +23,7 @@ from d3po_core.config import (
 from d3po_core.objectives import specs
 from d3po_core.programmed import OBJECTIVES
 from d3po_core.programmed.config import ProgrammedConfig
-from tasks.screen import screen_of
+from tasks.labels.screen import screen_of
 
 __all__ = ["Configuration", "StorageConfig", "field_classes", "objective_names"]
 

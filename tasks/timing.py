@@ -22,8 +22,8 @@ from storage.disk import sync_tree
 from storage.files import digest_files
 from storage.trajectories import write_shard
 from tasks.config import Configuration
-from tasks.micro_batch import micro_batch
-from tasks.shards import to_arrays
+from tasks.generation.shards import to_arrays
+from tasks.training.micro_batch import micro_batch
 
 __all__ = ["StepTimes", "median_seconds", "time_steps"]
 
@@ -103,7 +103,7 @@ def _store(policy: Policy, latents: torch.Tensor) -> None:
 def _start(configuration: Configuration) -> float:
     """A process that imports what the trainer does and reads the network, as the flow and the trainer do."""
     code = (
-        "import os; from tasks import trainer; from tasks.policies import policy_for; from tasks.config import Configuration; "
+        "import os; from tasks.training import trainer; from tasks.policies import policy_for; from tasks.config import Configuration; "
         "policy_for(Configuration.model_validate_json(os.environ['D3PO_CONFIGURATION']))"
     )
     environment = {**os.environ, "D3PO_CONFIGURATION": configuration.model_dump_json()}

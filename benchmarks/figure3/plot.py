@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.figure3.run import finished
 from benchmarks.figure3.settings import IMAGES, METHODS, OBJECTIVES, settings_of
-from tasks.plots import Line, Panel, panels
+from tasks.reports.plots import Line, Panel, panels
 
 __all__ = ["table"]
 

@@ -22,7 +22,7 @@ from d3po_core.preferences import judgements_to_pairs
 from d3po_core.programmed.judges import programmed_judgement
 from d3po_core.records import Judgement, Reward, Trajectories
 from tasks.config import Configuration
-from tasks.evaluation import compare, held_out
+from tasks.evaluation.held_out import compare, held_out
 from tasks.programmed import programmed_objective
 
 PLAN = [

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from tasks import page
-from tasks.figures import side_by_side
-from tasks.plots import Line, Panel, bars, differences, panel
+from tasks.reports import page
+from tasks.reports.figures import side_by_side
+from tasks.reports.plots import Line, Panel, bars, differences, panel
 
 LONG = "9c96c61bd0b39ea51abfda05cf2440062454ea7dfbd6e7302bde0f78b8ce4935"
 SCREENS = {"desk": (1280, 900), "phone": (390, 844)}

@@ -116,7 +116,7 @@ def _nothing_was_imported_twice(project: Project) -> None:
     push = json.loads(next(project.epoch("people").glob("labels/push-*/push.json")).read_text())
     assert sorted(map(len, push["ls_tasks"].values())) == [1] * 6
     with project.entered():
-        from tasks.connection import connect
+        from tasks.labels.connection import connect
 
         assert connect().count(push["project"]) == 6
 

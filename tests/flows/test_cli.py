@@ -423,7 +423,7 @@ def test_the_key_is_wrong(project: Project):
 def test_the_key_comes_from_a_secret_block(project: Project):
     from prefect.blocks.system import Secret
 
-    from tasks.connection import SECRET_BLOCK
+    from tasks.labels.connection import SECRET_BLOCK
 
     config = project.configuration("secret", **PEOPLE)
     with project.entered():

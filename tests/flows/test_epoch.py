@@ -43,7 +43,9 @@ def flow_processes(project: Project) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(project.folder) and ("prefect.engine" in words or "tasks.trainer" in words):
+        if process.info["cwd"] == str(project.folder) and (
+            "prefect.engine" in words or "tasks.training.trainer" in words
+        ):
             found.append(process)
     return found
 
@@ -107,8 +109,8 @@ def marked(project: Project, sealed: Sealed) -> None:
     project.d3po("services", "down").good()  # nothing of it may matter to an epoch that waits
     project.d3po("services", "up").good()
     with project.entered():
-        from tasks.annotate import simulate_annotators
         from tasks.context import found_run, planned_context
+        from tasks.labels.annotate import simulate_annotators
 
         context = planned_context(*found_run(RUN), 1)
         simulate_annotators(context, objectives=["jpeg_compressibility"], error_rate=0.1, judges=2)
@@ -167,10 +169,10 @@ def _kill_worker_and_flow(project: Project) -> None:
 def _judge_a_little(project: Project) -> None:
     """Two judgements, a group that two people skip, and what does not belong: unknown groups, no answer, a bogus one."""
     with project.entered():
-        from tasks.connection import connect
         from tasks.context import found_run, planned_context
         from tasks.label_studio.screens import local_file_url, result_for, task_data
-        from tasks.push import push_plan, pushed
+        from tasks.labels.connection import connect
+        from tasks.labels.push import push_plan, pushed
 
         context = planned_context(*found_run(RUN), 2)
         plan, push, client = push_plan(context), pushed(context), connect()
@@ -529,10 +531,10 @@ def test_a_sealed_shard_without_its_marker_is_made_again_by_the_seal(project: Pr
 
 def test_judgements_after_the_pull_are_reported_and_not_trained_on(project: Project, proceeded: Proceeded):
     with project.entered():
-        from tasks.connection import connect
         from tasks.context import found_run, planned_context
         from tasks.label_studio.screens import result_for
-        from tasks.push import push_plan, pushed
+        from tasks.labels.connection import connect
+        from tasks.labels.push import push_plan, pushed
 
         context = planned_context(*found_run(RUN), 2)
         plan, push = push_plan(context), pushed(context)
@@ -546,7 +548,7 @@ def test_people_see_the_public_address(project: Project, proceeded: Proceeded):
     with project.entered(LABEL_STUDIO_PUBLIC_URL="https://label.example.org/"):
         import os
 
-        from tasks.connection import public_url
+        from tasks.labels.connection import public_url
 
         own = os.environ["LABEL_STUDIO_URL"].rstrip("/")
         assert public_url(f"{own}/projects/7") == "https://label.example.org/projects/7"

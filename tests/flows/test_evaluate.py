@@ -52,10 +52,10 @@ def test_people_compare_blind(project: Project, evaluated: str):
     assert "people judge at http" in said
     project.verb("ab", "results", FOLDER).refused("nobody has judged any of the 3 comparisons yet")
     with project.entered():
-        from tasks.blind import blind_of
-        from tasks.connection import connect
-        from tasks.evaluate import open_evaluation
+        from tasks.evaluation.blind import blind_of
+        from tasks.evaluation.evaluate import open_evaluation
         from tasks.label_studio.screens import result_for
+        from tasks.labels.connection import connect
 
         blind, client = blind_of(open_evaluation(FOLDER), 0), connect()
         for id, order in blind.plan.orders.items():

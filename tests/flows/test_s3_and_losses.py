@@ -60,9 +60,9 @@ def test_an_epoch_on_s3_is_the_same_as_on_a_disk(project: Project, undisturbed: 
 def _images_are_served(project: Project, run: str, **environment: str) -> None:
     """Each of the six comparisons' first images, as people's browsers ask for it."""
     with project.entered(**environment):
-        from tasks.connection import connect
         from tasks.context import found_run, planned_context
-        from tasks.push import pushed
+        from tasks.labels.connection import connect
+        from tasks.labels.push import pushed
 
         context = planned_context(*found_run(run), 0)
         rows = connect().tasks(pushed(context)["project"])
@@ -125,7 +125,7 @@ def test_a_deleted_project_is_made_again_and_judged_anew(project: Project):
 def _project_of(project: Project, run: str, *, delete: bool = False) -> int:
     with project.entered():
         from tasks.context import found_run, planned_context
-        from tasks.push import pushed
+        from tasks.labels.push import pushed
 
         number = pushed(planned_context(*found_run(f"runs/{run}"), 0))["project"]
         if delete:

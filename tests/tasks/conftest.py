@@ -9,17 +9,17 @@ import pytest
 from d3po_core.records import Judgement
 from storage.manifest import build_seal, environment
 from storage.run import Run
-from tasks import trainer
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run
-from tasks.generate import write_prompt_embeds
-from tasks.plan import make_plan
-from tasks.pull import judge_by_programme, programmed_values, write_judgements
-from tasks.reference import reference
-from tasks.report import report
-from tasks.shards import write_generated
-from tasks.training_plan import training_attempt
+from tasks.generation.generate import write_prompt_embeds
+from tasks.generation.plan import make_plan
+from tasks.generation.shards import write_generated
+from tasks.labels.pull import judge_by_programme, programmed_values, write_judgements
+from tasks.reports.report import report
+from tasks.training import trainer
+from tasks.training.reference import reference
+from tasks.training.training_plan import training_attempt
 from tests.support.project import PROMPTS, Project
 
 Begin = Callable[..., EpochContext]

@@ -10,13 +10,13 @@ from PIL import Image
 from d3po_core.records import Judgement
 from d3po_core.statistics import wilson_share
 from storage.evaluation import Evaluation
-from tasks.blind import Blind, start_blind
-from tasks.blind_results import count, pull_blind
-from tasks.candidates import candidates_of, policy_of
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.errors import UserError
-from tasks.evaluate import evaluate
+from tasks.evaluation.blind import Blind, start_blind
+from tasks.evaluation.blind_results import count, pull_blind
+from tasks.evaluation.candidates import candidates_of, policy_of
+from tasks.evaluation.evaluate import evaluate
 from tasks.label_studio.parse import PushPlan
 from tasks.label_studio.screens import compare_screen, result_for
 from tests.support.label_studio import LabelStudioServer

@@ -11,15 +11,15 @@ from d3po_core.programmed import jpeg_size_kb
 from storage.errors import ConfigurationChangedError, MissingDataError
 from storage.evaluation import Evaluation
 from storage.tables import EVALUATION, rows_from_bytes
-from tasks import candidate_images, evaluation_page
-from tasks.candidate_images import group_of, images_by_group, images_name
-from tasks.candidates import candidates_of, policy_of
 from tasks.config import Configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.evaluate import configuration_of, evaluate, open_evaluation
-from tasks.evaluation_page import results_of
-from tasks.export import export_adapter
+from tasks.evaluation import candidate_images, evaluation_page
+from tasks.evaluation.candidate_images import group_of, images_by_group, images_name
+from tasks.evaluation.candidates import candidates_of, policy_of
+from tasks.evaluation.evaluate import configuration_of, evaluate, open_evaluation
+from tasks.evaluation.evaluation_page import results_of
+from tasks.exchange.export import export_adapter
 from tests.support.project import PROMPTS, flip_byte
 
 from .conftest import Begin, generate_and_judge, train_and_seal, with_fields

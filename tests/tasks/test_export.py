@@ -14,10 +14,10 @@ from PIL import Image
 from storage.documents import digest_of
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.export import export_adapter, export_merged
-from tasks.export_preferences import PICKAPIC, export_preferences
-from tasks.pull import images_of, judgements_of
-from tasks.training_plan import pairs_of
+from tasks.exchange.export import export_adapter, export_merged
+from tasks.exchange.export_preferences import PICKAPIC, export_preferences
+from tasks.labels.pull import images_of, judgements_of
+from tasks.training.training_plan import pairs_of
 
 from .conftest import Begin, generate_and_judge
 

@@ -9,17 +9,17 @@ from storage.errors import StorageError
 from storage.heal import scan
 from storage.manifest import build_seal, environment
 from storage.run import Run
-from tasks import fork as fork_module
-from tasks import trainer
-from tasks.audit import audit
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
-from tasks.forget import forget, forgotten
-from tasks.fork import fork, refuse_unfinished_fork
-from tasks.heal import heal
-from tasks.plan import make_plan
+from tasks.exchange import fork as fork_module
+from tasks.exchange.fork import fork, refuse_unfinished_fork
+from tasks.generation.plan import make_plan
 from tasks.policies import starting_state
-from tasks.training_plan import pairs_of, training_attempt
+from tasks.training import trainer
+from tasks.training.training_plan import pairs_of, training_attempt
+from tasks.upkeep.audit import audit
+from tasks.upkeep.forget import forget, forgotten
+from tasks.upkeep.heal import heal
 
 from .conftest import Begin, again, generate_and_judge
 

@@ -12,10 +12,10 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows.epoch_run import generate
 from storage.errors import StorageError
-from tasks import generate as tasks_of_it
 from tasks.context import EpochContext
-from tasks.plan import make_plan
-from tasks.shards import GeneratedShard, commit_shard, compute_shard
+from tasks.generation import generate as tasks_of_it
+from tasks.generation.plan import make_plan
+from tasks.generation.shards import GeneratedShard, commit_shard, compute_shard
 
 from .conftest import Begin
 

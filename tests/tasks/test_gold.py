@@ -8,20 +8,20 @@ import pytest
 
 from benchmarks.large_epoch import write_shards
 from storage.tables import JUDGES, read_rows
-from tasks.annotate import simulate_annotators
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.gold import check_gold, mix_in, read_gold
-from tasks.judges import agreement_now, agreement_of_epoch, doubts, shown_rows
+from tasks.generation.plan import make_plan
 from tasks.label_studio.client import LabelStudioClient
 from tasks.label_studio.screens import result_for
-from tasks.media import media_folder
-from tasks.plan import make_plan
-from tasks.pull import gold_answers, judgements_of, labels_progress, late_judgements, pull
-from tasks.push import push, push_plan, pushed
-from tasks.repeats import repeated
-from tasks.training_plan import pairs_of, training_attempt, training_plan
+from tasks.labels.annotate import simulate_annotators
+from tasks.labels.gold import check_gold, mix_in, read_gold
+from tasks.labels.judges import agreement_now, agreement_of_epoch, doubts, shown_rows
+from tasks.labels.media import media_folder
+from tasks.labels.pull import gold_answers, judgements_of, labels_progress, late_judgements, pull
+from tasks.labels.push import push, push_plan, pushed
+from tasks.labels.repeats import repeated
+from tasks.training.training_plan import pairs_of, training_attempt, training_plan
 from tests.support.gold import write_gold
 from tests.support.label_studio import LabelStudioServer
 from tests.support.project import REPOSITORY, Project
@@ -163,7 +163,7 @@ def test_the_demos_set_is_readable_and_says_what_the_demo_asks_for():
     from PIL import Image
 
     from d3po_core.programmed import jpeg_size_kb
-    from tasks.prompts import read_prompts
+    from tasks.generation.prompts import read_prompts
 
     rows = read_gold(str(REPOSITORY / "assets/shapes/gold/gold.csv"), 2)
     check_gold(rows, 64)

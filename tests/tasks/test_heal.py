@@ -7,7 +7,7 @@ import pytest
 from storage.verify import damage
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.heal import heal
+from tasks.upkeep.heal import heal
 from tests.support.project import flip_byte
 from tests.tasks.conftest import again
 

@@ -18,20 +18,20 @@ from storage.manifest import build_seal, environment
 from storage.tables import GROUPS, read_rows
 from storage.trajectories import read_shard
 from storage.verify import damage, verify_epoch
-from tasks import trainer
-from tasks.audit import audit
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, found_run, planned_context
 from tasks.errors import UserError
-from tasks.export_preferences import export_preferences
-from tasks.fork import fork
-from tasks.heal import heal
-from tasks.import_preferences import Imported, import_preferences
+from tasks.exchange.export_preferences import export_preferences
+from tasks.exchange.fork import fork
+from tasks.exchange.import_preferences import Imported, import_preferences
+from tasks.labels.pull import images_of, judgements_of
 from tasks.policies import policy_for, state_after
-from tasks.pull import images_of, judgements_of
-from tasks.source import StoredTrajectories
-from tasks.training_plan import training_attempt
+from tasks.training import trainer
+from tasks.training.source import StoredTrajectories
+from tasks.training.training_plan import training_attempt
+from tasks.upkeep.audit import audit
+from tasks.upkeep.heal import heal
 from tests.support.project import Project, flip_byte
 
 

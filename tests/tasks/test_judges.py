@@ -1,7 +1,7 @@
 """The table of the judges, where no Label Studio is needed."""
 
 from tasks.context import EpochContext
-from tasks.plan import make_plan
+from tasks.generation.plan import make_plan
 from tests.support.project import Project
 
 from .conftest import Begin

@@ -4,13 +4,13 @@ import pytest
 
 from d3po_core.objectives.specs import OBJECTIVES
 from storage.manifest import build_seal, environment
-from tasks import trainer
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.export import export_into_run
-from tasks.reference import reference
-from tasks.training_plan import rewards_of, training_attempt
+from tasks.exchange.export import export_into_run
+from tasks.training import trainer
+from tasks.training.reference import reference
+from tasks.training.training_plan import rewards_of, training_attempt
 from tests.support.project import Project
 
 from .conftest import Begin, generate_and_judge

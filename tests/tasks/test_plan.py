@@ -5,7 +5,7 @@ import pytest
 from storage.errors import ConfigurationChangedError
 from tasks.context import EpochContext, planned_context
 from tasks.errors import UserError
-from tasks.plan import make_plan
+from tasks.generation.plan import make_plan
 
 from .conftest import Begin, with_fields
 

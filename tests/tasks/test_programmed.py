@@ -12,9 +12,9 @@ from tasks.config_changes import changed_fields
 from tasks.config_reading import load_configuration, parse_configuration
 from tasks.context import planned_context
 from tasks.errors import UserError
-from tasks.plan import make_plan
+from tasks.generation.plan import make_plan
+from tasks.labels.pull import judgements_of, programmed_values
 from tasks.programmed import programmed_objective, release, try_objectives
-from tasks.pull import judgements_of, programmed_values
 from tests.support.project import Project
 from tests.tasks.conftest import Begin, again, generate_and_judge
 

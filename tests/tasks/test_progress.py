@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from d3po_core.records import Judgement
 from tasks.label_studio.parse import Skip
-from tasks.progress import progress
+from tasks.labels.progress import progress
 
 GROUPS = ("g0", "g1", "g2")
 

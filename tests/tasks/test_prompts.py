@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import UserError
-from tasks.prompts import epoch_prompts, read_prompts
+from tasks.generation.prompts import epoch_prompts, read_prompts
 
 
 def write(folder: Path, name: str, content: bytes) -> str:

@@ -9,11 +9,11 @@ from storage.fork import copy_commit
 from storage.manifest import build_seal, environment
 from storage.run import Run
 from tasks.context import EpochContext
-from tasks.fork import fork
-from tasks.heal import heal
-from tasks.shards import write_generated
-from tasks.source import StoredTrajectories
-from tasks.training_plan import training_attempt
+from tasks.exchange.fork import fork
+from tasks.generation.shards import write_generated
+from tasks.training.source import StoredTrajectories
+from tasks.training.training_plan import training_attempt
+from tasks.upkeep.heal import heal
 from tests.support.project import Finished, Project
 
 from .conftest import again

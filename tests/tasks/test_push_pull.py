@@ -14,16 +14,16 @@ from benchmarks.large_epoch import (
 )
 from storage.disk import DiskBackend
 from storage.tables import PEOPLE, read_rows
-from tasks.annotate import simulate_annotators
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.forget import PEOPLE_FILE, forget
+from tasks.generation.plan import make_plan
 from tasks.label_studio.screens import result_for
-from tasks.media import media_folder, show_images
-from tasks.plan import make_plan
-from tasks.pull import judgements_of, labels_progress, pull
-from tasks.push import push, push_plan, pushed
+from tasks.labels.annotate import simulate_annotators
+from tasks.labels.media import media_folder, show_images
+from tasks.labels.pull import judgements_of, labels_progress, pull
+from tasks.labels.push import push, push_plan, pushed
+from tasks.upkeep.forget import PEOPLE_FILE, forget
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.label_studio import DATABASE, LabelStudioServer
 from tests.support.project import Project

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.plan import make_plan
-from tasks.repeats import judgements_wanted, repeated
+from tasks.generation.plan import make_plan
+from tasks.labels.repeats import judgements_wanted, repeated
 
 from .conftest import Begin
 

@@ -9,12 +9,12 @@ import pytest
 from d3po_core.drift import pixel_distance
 from d3po_core.statistics import wilson_share
 from tasks.context import EpochContext
-from tasks.evaluation import held_out
-from tasks.history import history_of, objective_history, persons_work
+from tasks.evaluation.held_out import held_out
 from tasks.policies import policy_for, state_after
-from tasks.report import report
-from tasks.run_report import write_run_report
-from tasks.training_panels import judgement_panels, objective_panels, training_panels
+from tasks.reports.history import history_of, objective_history, persons_work
+from tasks.reports.report import report
+from tasks.reports.run_report import write_run_report
+from tasks.reports.training_panels import judgement_panels, objective_panels, training_panels
 
 from .conftest import Begin, again, context_of, generate_and_judge, train_and_seal
 

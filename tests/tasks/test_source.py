@@ -9,9 +9,9 @@ from storage.errors import StorageError
 from storage.manifest import verify_epoch
 from storage.seals import epoch_content
 from tasks.context import EpochContext
-from tasks.heal import heal
-from tasks.pull import images_of
-from tasks.source import StoredTrajectories
+from tasks.labels.pull import images_of
+from tasks.training.source import StoredTrajectories
+from tasks.upkeep.heal import heal
 from tests.support.project import flip_byte
 
 from .conftest import Begin, again
@@ -51,9 +51,9 @@ def test_prompt_embeddings(generated: EpochContext):
 
 
 def test_bfloat16_latents_survive_the_store(begin: Begin):
-    from tasks.generate import write_prompt_embeds
-    from tasks.plan import make_plan
-    from tasks.shards import write_generated
+    from tasks.generation.generate import write_prompt_embeds
+    from tasks.generation.plan import make_plan
+    from tasks.generation.shards import write_generated
 
     context = begin("half", sampling={"latent_dtype": "bfloat16"})
     make_plan(context)

@@ -14,12 +14,12 @@ from d3po_core.checkpoint import CheckpointState
 from storage.errors import ConfigurationChangedError
 from storage.manifest import build_seal, environment
 from storage.tables import REFERENCE, read_rows
-from tasks import trainer
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.reference import reference
-from tasks.train import train as train_task
-from tasks.training_plan import pairs_of, training_attempt, training_plan
+from tasks.training import trainer
+from tasks.training.reference import reference
+from tasks.training.train import train as train_task
+from tasks.training.training_plan import pairs_of, training_attempt, training_plan
 from tests.support.project import Project, flip_byte
 
 from .conftest import Begin, again, generate_and_judge, with_fields
@@ -149,7 +149,7 @@ def ranks_of_this_test() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if "tasks.trainer" in process.cmdline() and "RANK" in process.environ():
+            if "tasks.training.trainer" in process.cmdline() and "RANK" in process.environ():
                 found.append(process)
     return found
 

@@ -15,7 +15,7 @@ import pytest
 from tasks.label_studio.parse import parse_export
 from tasks.label_studio.reading import read_export
 from tasks.label_studio.screens import COMPARE_VERDICTS, compare_screen, result_for
-from tasks.progress import progress
+from tasks.labels.progress import progress
 from tests.support.label_studio import LabelStudioServer, running_label_studio
 from tests.support.pushed import push
 

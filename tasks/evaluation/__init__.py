@@ -1,0 +1,1 @@
+"""What an adapter does to held-out prompts, by programmed objectives and by people."""

@@ -1,0 +1,119 @@
+"""What people said of a blind comparison: wins, losses and ties of each candidate, with Wilson intervals."""
+
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from d3po_core.preferences import latest_judgements
+from d3po_core.records import Judgement
+from d3po_core.statistics import wilson_share
+from storage.documents import encode
+from storage.evaluation import Evaluation
+from storage.layout import blind_key
+from tasks.errors import UserError
+from tasks.evaluation.blind import Blind, blind_of
+from tasks.evaluation.evaluation_page import BLIND_RESULTS_FORMAT, write_page
+from tasks.evaluation.measures import ends
+from tasks.label_studio.parse import parse_export
+from tasks.label_studio.reading import read_export
+from tasks.labels.connection import connect
+from tasks.log import logger
+from tasks.reports.plots import bars
+
+__all__ = ["count", "pull_blind"]
+
+
+def pull_blind(evaluation: Evaluation, number: int) -> dict[str, Any]:
+    """Read the answers there are, and write ``results.json``, ``win-rates.svg``, the raw export and the page again.
+
+    Raises:
+        UserError: Nothing was shown, or nobody has judged anything yet.
+        LabelStudioError: Label Studio does not give a whole export.
+    """
+    blind = blind_of(evaluation, number)
+    if blind.project is None:
+        raise UserError(
+            f"blind comparison {number} of {evaluation.location} is not in Label Studio yet",
+            remedy=f"d3po ab start {evaluation.location} {' '.join(blind.candidates)}",
+        )
+    client = connect()
+    client.check_screen(blind.project, blind.plan.screen)
+    with tempfile.TemporaryDirectory(prefix="d3po-blind-") as folder:
+        export = Path(folder, "export.json.gz")
+        client.export(blind.project, export)
+        parsed = parse_export(read_export(export), blind.plan, blind.ls_tasks)
+        evaluation.write(blind_key(number, export.name), export.read_bytes())
+    for item in parsed.set_aside:
+        logger().warning("annotation %s was set aside: %s", item.id, item.reason)
+    found = count(blind, parsed.judgements)
+    if not found["judged"]:
+        raise UserError(
+            f"nobody has judged any of the {found['comparisons']} comparisons yet", remedy=f"judge at {blind.url}"
+        )
+    found |= {"number": number, "set_aside": len(parsed.set_aside), "skips": len(parsed.skips), "url": blind.url}
+    evaluation.write(blind_key(number, "results.json"), encode(found, BLIND_RESULTS_FORMAT))
+    rates = {name: ends(one["win_rate"]) for name, one in found["candidates"].items()}
+    evaluation.write(blind_key(number, "win-rates.svg"), bars(rates, "win rate", "of all judged comparisons"))
+    write_page(evaluation)
+    return found
+
+
+def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
+    """Wins, losses and ties by comparison; of one person's several judgements of a comparison the latest counts.
+
+    A comparison is won by more than half of its judgements; else it is a tie, and "both bad" where more than half say so.
+    """
+    counted, _, _ = latest_judgements(judgements)
+    votes: defaultdict[str, list[str]] = defaultdict(list)
+    left = Counter(_side(judgement) for judgement in counted)
+    for judgement in counted:
+        votes[judgement.group_id].append(_verdict(blind, judgement))
+    outcomes = Counter(_majority(said) for said in votes.values())
+    judged, first, second = len(votes), *blind.candidates
+    return {
+        "between": [first, second],
+        "candidates": {
+            own: {
+                "wins": outcomes[own],
+                "losses": outcomes[other],
+                "ties": outcomes["tie"],
+                "both_bad": outcomes["both_bad"],
+                "win_rate": _share(outcomes[own], judged),
+            }
+            for own, other in ((first, second), (second, first))
+        },
+        "comparisons": len(blind.plan.orders),
+        "judged": judged,
+        "complete": all(len(votes[id]) >= blind.people for id in blind.plan.orders),
+        "judgements": len(counted),
+        "people": len({judgement.judge for judgement in counted}),
+        "chose_left": _share(left["left"], left["left"] + left["right"]),
+    }
+
+
+def _verdict(blind: Blind, judgement: Judgement) -> str:
+    """Whose image won; ``tie`` or ``both_bad``."""
+    if judgement.verdict != "prefer":
+        return judgement.verdict
+    better = max(zip(judgement.levels, judgement.trajectory_ids, strict=True))[1]
+    return blind.owners[better]
+
+
+def _side(judgement: Judgement) -> str:
+    if judgement.verdict != "prefer":
+        return "neither"
+    return "left" if judgement.levels[0] > judgement.levels[1] else "right"
+
+
+def _majority(said: list[str]) -> str:
+    verdict, votes = Counter(said).most_common(1)[0]
+    return verdict if 2 * votes > len(said) else "tie"
+
+
+def _share(part: int, whole: int) -> dict[str, float | None]:
+    if whole == 0:
+        return {"value": 0.0, "low": None, "high": None}
+    found = wilson_share(part, whole)
+    return {"value": found.value, "low": found.low, "high": found.high}

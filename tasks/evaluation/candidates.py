@@ -1,0 +1,119 @@
+"""What an evaluation compares: the pretrained model, an epoch of a run, or an exported adapter's folder."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from d3po_core.adapters import read_exported
+from d3po_core.config import LoraConfig
+from d3po_core.model_files import model_digest
+from d3po_core.policy import Policy
+from tasks.config import Configuration
+from tasks.context import found_run, planned_context
+from tasks.errors import UserError
+from tasks.exchange.export import ADAPTER_FILE
+from tasks.policies import policy_for, state_after
+
+__all__ = ["BASE", "Candidate", "candidates_of", "policy_of"]
+
+BASE = "base"
+"""The pretrained model: always among the candidates, and what the others are compared with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One of the policies that are compared."""
+
+    name: str
+    source: str
+    """As it was given, e.g. ``runs/demo:3``; for the base model its path."""
+    digest: str
+    """sha256 of the adapter's tensors, or the pretrained model's digest."""
+    lora: LoraConfig | None
+    """None for the pretrained model."""
+    state: Mapping[str, torch.Tensor] | None
+
+
+def candidates_of(configuration: Configuration, adapters: Mapping[str, str]) -> list[Candidate]:
+    """The pretrained model and the given adapters, looked up before anything is computed.
+
+    Args:
+        configuration: Names the pretrained model.
+        adapters: Name → ``runs/demo:3`` (an epoch), ``runs/demo`` (its last sealed one) or an adapter's folder.
+
+    Raises:
+        UserError: A name that cannot be one, no such adapter, or one of another model.
+    """
+    # Names become file names, which some systems take for the same in either case.
+    seen = Counter([BASE, *(name.lower() for name in adapters)])
+    wrong = [
+        name for name in adapters if seen[name.lower()] > 1 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,31}", name)
+    ]
+    if wrong:
+        raise UserError(
+            f"{wrong[0]!r} cannot name a candidate: expected letters, digits and _, other than {BASE!r} and any other "
+            "candidate's in either case",
+            remedy="--adapter NAME=RUN:EPOCH, e.g. --adapter A=runs/demo:0",
+        )
+    model = configuration.model
+    digest = model_digest(model.path, model.revision)
+    base = Candidate(name=BASE, source=model.path, digest=digest, lora=None, state=None)
+    return [base, *(_adapter(name, source, digest) for name, source in adapters.items())]
+
+
+def policy_of(configuration: Configuration, candidate: Candidate, eta: float) -> Policy:
+    """The process's policy, sampling with this η, with the candidate's adapter."""
+    policy = policy_for(
+        configuration.model_copy(
+            update={
+                "sampling": configuration.sampling.model_copy(update={"eta": eta}),
+                "lora": candidate.lora or configuration.lora,
+            }
+        )
+    )
+    if candidate.state is not None:
+        policy.load_lora_state(dict(candidate.state))
+    return policy
+
+
+def _adapter(name: str, source: str, expected_model: str) -> Candidate:
+    file = Path(source, ADAPTER_FILE)
+    if file.is_file():
+        lora, state = read_exported(file)
+    else:
+        lora, state = _epoch_of_run(name, source, expected_model)
+    return Candidate(name=name, source=source, digest=_digest(lora, state), lora=lora, state=state)
+
+
+def _epoch_of_run(name: str, source: str, expected_model: str) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    folder, colon, number = source.rpartition(":")
+    if not colon or not number.isdigit():
+        folder, number = source, ""
+    configuration, run = found_run(folder)
+    sealed = run.sealed_epochs()
+    if not sealed or (number and int(number) not in sealed):
+        raise UserError(
+            f"--adapter {name}={source}: {folder} has no sealed epoch {number}".rstrip()
+            + f"; it has {sealed or 'none'}",
+            remedy=f"d3po status {folder}",
+        )
+    if run.info["model_digest"] != expected_model:
+        raise UserError(
+            f"--adapter {name}={source}: that run has model {run.info['model_digest'][:16]}…, the evaluation "
+            f"{expected_model[:16]}…: adapters of different models cannot be compared with one base",
+            remedy=f"evaluate with {folder}'s own configuration: d3po evaluate {folder}",
+        )
+    context = planned_context(configuration, run, int(number) if number else sealed[-1])
+    return configuration.lora, dict(state_after(context, context.number).lora)
+
+
+def _digest(lora: LoraConfig, state: Mapping[str, torch.Tensor]) -> str:
+    total = hashlib.sha256(f"{lora.rank} {lora.alpha:g}".encode())
+    for name in sorted(state):
+        total.update(name.encode() + b"\0" + state[name].contiguous().numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""Adapters, preferences and judged epochs, out of a run and into one."""

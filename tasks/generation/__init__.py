@@ -1,0 +1,1 @@
+"""From prompts to committed shards of trajectories and images."""

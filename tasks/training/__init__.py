@@ -1,0 +1,1 @@
+"""A training attempt: its plan, the process that does it, and what that reads."""

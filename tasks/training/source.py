@@ -1,0 +1,66 @@
+"""The store as the training loop's source of trajectories."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from d3po_core.records import Trajectories
+from storage.layout import GROUPS_FILE, TRAJECTORIES_FILE
+from storage.trajectories import TrajectoryArrays, read_shard
+from tasks.context import EpochContext
+from tasks.generation.shards import prompt_embeds
+
+__all__ = ["StoredTrajectories"]
+
+
+class StoredTrajectories:
+    """Reads whole groups of one epoch, verified; implements ``TrajectorySource``."""
+
+    def __init__(self, context: EpochContext) -> None:
+        self._epoch = context.epoch
+        self._shard_of = {
+            group: name for name, batches in context.plan["shards"].items() for batch in batches for group in batch
+        }
+        self._group_size = context.configuration.sampling.group_size
+        self._groups = context.groups()
+
+    def read(self, group_ids: Sequence[str]) -> Trajectories:
+        """The trajectories of these groups, in the order asked, without images."""
+        by_shard: OrderedDict[str, list[str]] = OrderedDict()
+        for group_id in group_ids:
+            by_shard.setdefault(self._shard_of[group_id], []).extend(
+                self._groups[group_id].trajectory_ids(self._group_size)
+            )
+        parts = [read_shard(self._arrays(name), ids=ids) for name, ids in by_shard.items()]
+        together = _joined(parts)
+        order = [id for group_id in group_ids for id in self._groups[group_id].trajectory_ids(self._group_size)]
+        place = {id: row for row, id in enumerate(together.ids)}
+        return together.select([place[id] for id in order])
+
+    def _arrays(self, name: str) -> Path:
+        """A shard's folder with what training needs of it verified: its pictures need not be read."""
+        commit = self._epoch.latest(name)
+        self._epoch.fetch(commit, GROUPS_FILE)
+        return self._epoch.fetch(commit, TRAJECTORIES_FILE).parent
+
+    def prompt_embeds(self, prompts: Sequence[str]) -> torch.Tensor:
+        """[len(prompts), L, D] float32."""
+        embeds = prompt_embeds(self._epoch, prompts)
+        return torch.stack([embeds[prompt] for prompt in prompts])
+
+
+def _joined(parts: Sequence[TrajectoryArrays]) -> Trajectories:
+    latents = [torch.from_numpy(part.latents) for part in parts]
+    if parts[0].latents_dtype == "bfloat16":
+        latents = [part.view(torch.bfloat16) for part in latents]
+    return Trajectories(
+        ids=tuple(id for part in parts for id in part.ids),
+        group_ids=tuple(id for part in parts for id in part.group_ids),
+        prompts=tuple(prompt for part in parts for prompt in part.prompts),
+        latents=torch.cat(latents),
+        log_prob=torch.cat([torch.from_numpy(part.log_prob) for part in parts]),
+        timesteps=torch.from_numpy(parts[0].timesteps),
+        trainable=torch.from_numpy(parts[0].trainable),
+    )

@@ -1,0 +1,113 @@
+"""Make again what was lost or damaged: shards, prompt embeddings, reference log-probs, into a new attempt.
+
+Where the numbers come out the same, the new marker supersedes the old one and nothing else changes. Where they do not
+(another machine), or where nothing is left that tells, nobody may have judged them yet.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from storage.commits import Commit
+from storage.epoch import Epoch
+from storage.errors import StorageError
+from storage.heal import scan
+from storage.seals import epoch_content
+from tasks.context import EpochContext, run_folder
+from tasks.errors import UserError
+from tasks.generation.generate import write_prompt_embeds
+from tasks.generation.shards import write_generated
+from tasks.labels.media import show_gold, show_images
+from tasks.labels.push import push_plan
+from tasks.training.reference import write_reference
+
+__all__ = ["heal"]
+
+OUTCOMES = {True: "same content", False: "other content", None: "what it was before is not known"}
+
+
+def heal(context: EpochContext) -> Iterator[str]:
+    """Look at every commit of the epoch, and make again those that can be.
+
+    Yields:
+        What was found and done, a line each.
+
+    Raises:
+        UserError: Something is damaged that cannot be computed again, or that came out otherwise after people saw it.
+    """
+    damaged = scan(context.epoch)
+    for name in context.epoch.commit_numbers():
+        commit = context.epoch.latest(name) if name.startswith("shard-") and name not in damaged else None
+        if commit is not None and commit.pruned:
+            yield f"{name}: {len(commit.pruned)} files were pruned {commit.pruning}; they are not made again"
+    lost = [name for name in damaged if _maker(context, name) is None]
+    for name in sorted(set(damaged) - set(lost), key=lambda name: (name == "reference", name)):  # it reads the shards
+        check = _AsBefore(context, name)
+        after = _maker(context, name)(context, name, supersede=True, check=check)
+        yield f"{name}: made again in attempt {after.attempt}, {OUTCOMES[check.same]}"
+    if "push" in context.epoch.commit_numbers() and "push" not in lost:
+        show_images(context)
+        if "push-plan" not in lost:
+            show_gold(context, push_plan(context))
+    if lost:
+        raise UserError(
+            f"{', '.join(lost)} of epoch {context.number} is damaged, and what people or the training made cannot be "
+            "computed again",
+            remedy=f"restore {run_folder(context.configuration)} from a backup, then d3po audit it",
+        )
+
+
+def _maker(context: EpochContext, name: str) -> Callable[..., Commit] | None:
+    """What makes such an output again, if anything can; images that were imported have no seed."""
+    if name.startswith("shard-"):
+        return None if "imported" in context.plan else write_generated
+    return {"prompts": write_prompt_embeds, "reference": write_reference}.get(name)
+
+
+@dataclass
+class _AsBefore:
+    """Compares what was computed with what it was; refuses it where it differs and somebody judged it already."""
+
+    context: EpochContext
+    name: str
+    same: bool | None = None
+    """None where neither marker nor seal tells."""
+
+    def __call__(self, content: dict[str, Any]) -> None:
+        context, name = self.context, self.name
+        self.same = _is_as_before(context.epoch, name, content)
+        if self.same or {"push", "pull"}.isdisjoint(context.epoch.commit_numbers()):
+            return
+        if self.same is False:
+            raise UserError(
+                f"{name} of epoch {context.number} came out with other numbers than were judged: another machine, "
+                "other libraries or another number of threads",
+                remedy="run d3po heal where the epoch was generated, or restore the folder from a backup",
+            )
+        raise UserError(
+            f"{name} of epoch {context.number} lost its marker, and no seal tells whether what comes out was judged",
+            remedy=f"restore {run_folder(context.configuration)} from a backup, then d3po audit it",
+        )
+
+
+def _is_as_before(epoch: Epoch, name: str, content: dict[str, Any]) -> bool | None:
+    """By the old marker; by the seal where that is lost; None where neither tells."""
+    try:
+        if before := epoch.latest(name):
+            return content == dict(before.content)
+    except StorageError:
+        pass
+    seal = epoch.seal()
+    others = _readable_commits(epoch, {*epoch.commit_numbers(), *seal["record"]["commits"]} - {name}) if seal else None
+    if seal is None or others is None:
+        return None
+    made = replace(next(iter(others.values())), name=name, content=content)
+    return epoch_content({**others, name: made}, seal["content"]["parent"]) == seal["content"]
+
+
+def _readable_commits(epoch: Epoch, names: set[str]) -> dict[str, Commit] | None:
+    try:
+        found = {name: epoch.latest(name) for name in sorted(names)}
+    except StorageError:
+        return None
+    return {name: commit for name, commit in found.items() if commit} if all(found.values()) else None
