@@ -87,10 +87,11 @@ def results(
 
     opened = open_evaluation(evaluation)
     found = pull_blind(opened, number)
-    table = Table("candidate", "wins", "losses", "ties", "both bad", "win rate [95 %]", box=None, pad_edge=False)
+    columns = ("candidate", "wins", "losses", "ties", "both bad", "win rate [95 %]", "judgements for it [95 %]")
+    table = Table(*columns, box=None, pad_edge=False)
     for name, one in found["candidates"].items():
         counts = (str(one[kind]) for kind in ("wins", "losses", "ties", "both_bad"))
-        table.add_row(name, *counts, said_share(one["win_rate"]))
+        table.add_row(name, *counts, said_share(one["win_rate"]), said_share(one["favoured"]))
     console.print(table)
     console.print(f"{found['judged']} of {found['comparisons']} comparisons by {found['people']} people")
     console.print(f"page: {opened.location}/evaluation.html")

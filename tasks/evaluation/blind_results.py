@@ -2,13 +2,14 @@
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from d3po_core.noise import generator
 from d3po_core.preferences import latest_judgements
 from d3po_core.records import Judgement
-from d3po_core.statistics import wilson_share
+from d3po_core.statistics import Interval, bootstrap_mean, wilson_share
 from storage.documents import encode
 from storage.evaluation import Evaluation
 from storage.layout import blind_key
@@ -64,6 +65,7 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
     """Wins, losses and ties by comparison; of one person's several judgements of a comparison the latest counts.
 
     A comparison is won by more than half of its judgements; else it is a tie, and "both bad" where more than half say so.
+    Beside the win rate stands the share of favourable judgements: D3PO's Figure 7 has both.
     """
     counted, _, _ = latest_judgements(judgements)
     votes: defaultdict[str, list[str]] = defaultdict(list)
@@ -81,6 +83,7 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
                 "ties": outcomes["tie"],
                 "both_bad": outcomes["both_bad"],
                 "win_rate": _share(outcomes[own], judged),
+                "favoured": _favoured(blind, own, votes),
             }
             for own, other in ((first, second), (second, first))
         },
@@ -91,6 +94,15 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
         "people": len({judgement.judge for judgement in counted}),
         "chose_left": _share(left["left"], left["left"] + left["right"]),
     }
+
+
+def _favoured(blind: Blind, candidate: str, votes: Mapping[str, list[str]]) -> dict[str, float | None]:
+    """The mean share of a comparison's judgements that went to a candidate; judgements of one comparison go together."""
+    if not votes:
+        return _share(0, 0)
+    shares = [said.count(candidate) / len(said) for _, said in sorted(votes.items())]
+    draws = generator("bootstrap", run_seed=0, group=f"{blind.plan.run_id}/{blind.number}")
+    return _interval(bootstrap_mean(shares, draws))
 
 
 def _verdict(blind: Blind, judgement: Judgement) -> str:
@@ -115,5 +127,8 @@ def _majority(said: list[str]) -> str:
 def _share(part: int, whole: int) -> dict[str, float | None]:
     if whole == 0:
         return {"value": 0.0, "low": None, "high": None}
-    found = wilson_share(part, whole)
+    return _interval(wilson_share(part, whole))
+
+
+def _interval(found: Interval) -> dict[str, float | None]:
     return {"value": found.value, "low": found.low, "high": found.high}

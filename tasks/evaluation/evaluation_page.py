@@ -92,26 +92,36 @@ def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
         pair = " against ".join(found["between"])
         candidates = {name: found["candidates"][name] for name in found["between"]}
         shares = {name: ends(one["win_rate"]) for name, one in candidates.items()}
-        header = ("candidate", "wins", "losses", "ties", "both bad", "win rate [95 %, Wilson]")
+        header = (
+            "candidate",
+            "wins",
+            "losses",
+            "ties",
+            "both bad",
+            "win rate [95 %, Wilson]",
+            "judgements for it [95 %]",
+        )
         rows = [
             (
                 name,
                 *(str(one[kind]) for kind in ("wins", "losses", "ties", "both_bad")),
                 said_share(one["win_rate"]),
+                said_share(one["favoured"]) if "favoured" in one else "–",
             )
             for name, one in candidates.items()
         ]
         note = (
             f"{found['judged']} of {found['comparisons']} comparisons, {found['judgements']} judgements by "
             f"{found['people']} people who could not tell which is which. A win is one of more than half of a "
-            f"comparison's judgements; a rate is wins over all judged comparisons."
+            f"comparison's judgements; a rate is wins over all judged comparisons. Judgements for "
+            "a candidate are a share of each comparison's, bootstrapped over the comparisons."
             + ("" if found["complete"] else " Not everything is judged yet.")
         )
         caption = f"{pair}: share of comparisons won, with 95 % intervals (Wilson)."
         yield page.section(
             f"Blind comparison: {pair}",
             page.figure(bars(shares, "win rate", "of all judged comparisons"), "win rates", caption),
-            page.table(header, rows, (1, 2, 3, 4, 5)),
+            page.table(header, rows, (1, 2, 3, 4, 5, 6)),
             note=note,
         )
 

@@ -175,6 +175,9 @@ def test_more_than_half_of_a_comparisons_judgements_win_it():
     found = count(blind_on_paper(3), said)
     assert (found["candidates"]["A"]["wins"], found["candidates"]["B"]["wins"]) == (1, 0)
     assert found["candidates"]["A"]["ties"] == 1
+    assert found["candidates"]["A"]["win_rate"]["value"] == 1 / 2
+    assert found["candidates"]["A"]["favoured"]["value"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert found["candidates"]["B"]["favoured"]["value"] == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert found["complete"] is False
     assert (found["judgements"], found["people"]) == (5, 3)
     assert found["chose_left"]["value"] == pytest.approx(3 / 5)
