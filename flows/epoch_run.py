@@ -18,6 +18,7 @@ from tasks.errors import UserError
 from tasks.exchange.fork import refuse_unfinished_fork
 from tasks.generation.generate import encode_prompts, generate_shard, store_shard
 from tasks.generation.plan import make_plan
+from tasks.generation.shards import GeneratedShard
 from tasks.labels.progress import Progress
 from tasks.labels.pull import judge_by_programme, labels_complete, labels_progress, pull
 from tasks.labels.push import push, pushed
@@ -123,18 +124,18 @@ def generate(context: EpochContext) -> None:
     encode_prompts(context)
     retries = context.configuration.orchestration.shard_retries
     compute, store = generate_shard.with_options(retries=retries), store_shard.with_options(retries=retries)
+    computed: dict[str, GeneratedShard] = {}
     failed: list[State] = []
     storing: PrefectFuture | None = None
     for name in [name for name in context.plan["shards"] if context.epoch.latest(name) is None]:
-        computed = compute(context, name, return_state=True)
+        state = compute(context, name, quote(computed), return_state=True)
         if storing is not None:
             storing.result()
         storing = None
-        if computed.is_completed():
-            storing = store.submit(context, name, quote(computed.result()))
+        if state.is_completed():
+            storing = store.submit(context, name, quote(computed))
         else:
-            failed.append(computed)
-        del computed
+            failed.append(state)
     if storing is not None:
         storing.result()
     for state in failed:

@@ -1,6 +1,8 @@
 """Generate an epoch: its prompt embeddings once, then its shards.
 
-Computing and storing a shard are task runs of their own, so that one shard is written while the next is computed.
+Computing and storing a shard are task runs of their own, so that one shard is written while the next is computed. Both
+are given where computed shards are, never a shard: Prefect holds a task run's parameters and result until its last event
+is sent, which on a busy or unreachable server is long after the shard is stored.
 """
 
 import time
@@ -27,15 +29,17 @@ def encode_prompts(context: EpochContext) -> str:
 
 
 @task(name="generate", task_run_name="generate-{name}", cache_policy=NO_CACHE, persist_result=False)
-def generate_shard(context: EpochContext, name: str) -> GeneratedShard:
-    """Compute one shard's trajectories and images; ``store_shard`` makes them exist."""
-    return compute_shard(context, name)
+def generate_shard(context: EpochContext, name: str, computed: dict[str, GeneratedShard]) -> str:
+    """Compute one shard's trajectories and images, into ``computed``; ``store_shard`` makes them exist."""
+    computed[name] = compute_shard(context, name)
+    return name
 
 
 @task(name="store", task_run_name="store-{name}", cache_policy=NO_CACHE, persist_result=False)
-def store_shard(context: EpochContext, name: str, shard: GeneratedShard) -> str:
+def store_shard(context: EpochContext, name: str, computed: dict[str, GeneratedShard]) -> str:
     """Commit what was computed, trajectories and images together, while the next shard is being computed."""
-    commit_shard(context, name, shard)
+    commit_shard(context, name, computed[name])
+    del computed[name]
     return name
 
 

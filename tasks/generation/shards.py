@@ -24,9 +24,9 @@ Check = Callable[[dict[str, Any]], None]
 """Looks at what was computed before it is committed, and raises where it must not be."""
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class GeneratedShard:
-    """A shard in memory; Prefect tells results apart by weak references."""
+    """A shard in memory."""
 
     arrays: TrajectoryArrays
     images: np.ndarray
