@@ -57,6 +57,57 @@ def test_an_epoch_on_s3_is_the_same_as_on_a_disk(project: Project, undisturbed: 
     assert "done" in project.verb("status", f"{ROOT}/on-s3", **s3).good().out
 
 
+def test_what_comes_after_an_epoch_is_on_s3_too(project: Project, s3: dict[str, str]):
+    """A fork, an evaluation, a blind comparison, an export, and latents that may go: all of it by an address."""
+    (project.folder / "held-out.txt").write_text("a red square\na blue circle\nan old tree\n")
+    fields = {"storage": {"root": ROOT}, "evaluation": {"prompts": "held-out.txt", "images_per_prompt": 2}}
+    config, run = project.configuration("after", **fields), f"{ROOT}/after"
+    project.d3po("run", config, "--here", **s3).good()
+    project.verb("fork", run, "forked", "--training.learning_rate", "1e-4", **s3).good()
+    project.d3po("run", f"{ROOT}/forked", "--here", **s3).good()
+    compared = project.verb("compare", run, f"{ROOT}/forked", **s3).good().out
+    assert "0.0001" in compared
+    folder = f"{ROOT}/evaluations/compared"
+    adapters = ["--adapter", f"A={run}:0", "--adapter", f"B={ROOT}/forked:0"]
+    assert folder in project.verb("evaluate", config, *adapters, "--name", "compared", **s3).good().out
+    assert b"<html" in stored(s3, "team/evaluations/compared/evaluation.html")
+    assert "people judge at http" in project.verb("ab", "start", folder, "A", "B", **s3).good().out
+    _first_is_better(project, folder, **s3)
+    assert "100.0%" in project.verb("ab", "results", folder, **s3).good().out
+    project.verb("export", run, "out-of-s3", **s3).good()
+    assert "everything agrees" in project.verb("audit", "out-of-s3", **s3).good().out
+    said = project.verb("prune", run, "--latents", "--reason", "space", "--yes", **s3).good().out
+    assert "removed" in said
+    assert not _keys(s3, "team/after/epochs/0000/shards/", "latents")
+    assert _keys(s3, "team/after/epochs/0000/shards/", ".png"), "pictures stay"
+    shutil.rmtree(s3["D3PO_CACHE"])
+    assert "everything agrees" in project.verb("audit", run, **s3).good().out
+
+
+def _first_is_better(project: Project, folder: str, **environment: str) -> None:
+    """A person prefers the first candidate's image each time, having seen both."""
+    with project.entered(**environment):
+        from tasks.evaluation.blind import blind_of
+        from tasks.evaluation.evaluate import open_evaluation
+        from tasks.label_studio.screens import result_for
+        from tasks.labels.connection import connect
+
+        blind, client = blind_of(open_evaluation(folder), 0), connect()
+        _each_is_served([data for [(_, data)] in client.tasks(blind.project).values()], 3)
+        for id, order in blind.plan.orders.items():
+            verdict = "left" if blind.owners[order[0]] == blind.candidates[0] else "right"
+            client.annotate(blind.ls_tasks[blind.plan.uid(id)][0], result_for(blind.plan.screen, verdict=verdict))
+
+
+def _keys(s3: dict[str, str], prefix: str, part: str) -> list[str]:
+    """Objects below a prefix, past our own code."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"], aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")  # fmt: skip
+    listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+    return [one["Key"] for one in listed if part in one["Key"]]
+
+
 def _images_are_served(project: Project, run: str, **environment: str) -> None:
     """Each of the six comparisons' first images, as people's browsers ask for it."""
     with project.entered(**environment):
@@ -66,9 +117,13 @@ def _images_are_served(project: Project, run: str, **environment: str) -> None:
 
         context = planned_context(*found_run(run), 0)
         rows = connect().tasks(pushed(context)["project"])
-        url, key = os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"]
-    assert len(rows) == 6
-    for [(_, data)] in rows.values():
+        _each_is_served([data for [(_, data)] in rows.values()], 6)
+
+
+def _each_is_served(tasks: list[dict[str, str]], count: int) -> None:
+    assert len(tasks) == count
+    url, key = os.environ["LABEL_STUDIO_URL"], os.environ["LABEL_STUDIO_API_KEY"]
+    for data in tasks:
         path = data["html_0"].partition('src="')[2].partition('"')[0]
         request = urllib.request.Request(url + path, headers={"Authorization": f"Token {key}"})
         with urllib.request.urlopen(request, timeout=60) as answer:
