@@ -24,6 +24,7 @@ CHOICES: list[tuple[str, str, dict[str, dict[str, Any]]]] = [
         for rate in LEARNING_RATES
         for method in METHODS
     ),
+    *((method, "ratio clip at 0.1", {"objective": {"ratio_clip_range": 0.1}}) for method in ("ddpo", "dpok", "prdp")),
     *(("d3po", f"beta {beta:g}", {"objective": {"beta": beta}}) for beta in (1.0, 100.0)),
     *(
         ("d3po", f"{mode} ratio clip at 0.01", {"objective": {"ratio_clip": mode, "ratio_clip_range": 1e-2}})

@@ -38,12 +38,12 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "reward_weighted": {
         "objective": {"kind": "reward_weighted"},
-        "training": {"learning_rate": 3e-3},
+        "training": {"learning_rate": 3e-4},
         "sampling": {"group_size": 2, "shared_initial_noise": False},
     },
     "preferred_images": {
         "objective": {"kind": "preferred_images"},
-        "training": {"learning_rate": 3e-3},
+        "training": {"learning_rate": 3e-4},
         "sampling": {"group_size": 2},
     },
 }
