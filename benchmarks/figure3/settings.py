@@ -5,17 +5,31 @@ from typing import Any
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 
-__all__ = ["EPOCHS", "IMAGES", "METHODS", "OBJECTIVES", "THREADS", "UPDATES", "Settings", "configured", "settings_of"]
+__all__ = [
+    "CONDITIONS",
+    "EPOCHS",
+    "IMAGES",
+    "METHODS",
+    "OBJECTIVES",
+    "THREADS",
+    "UPDATES",
+    "Settings",
+    "configured",
+    "settings_of",
+]
 
-EPOCHS, IMAGES, UPDATES = 5, 96, 6
-"""Of one run: epochs, images an epoch, optimizer updates an epoch."""
+EPOCHS, IMAGES, UPDATES, TRANSITIONS = 5, 96, 3, 5
+"""Of one run: epochs, images an epoch, optimizer updates an epoch, transitions of a trajectory (the first of 20)."""
 
 THREADS = 1
 """So that two processes share two cores: a row is the same to the last bit however many run beside it."""
 
+Settings = dict[str, dict[str, Any]]
+"""Section -> field -> value."""
+
 COMMON: dict[str, Any] = {"groups_per_batch": 32}
 
-METHODS: dict[str, dict[str, dict[str, Any]]] = {
+METHODS: dict[str, Settings] = {
     "d3po": {
         "objective": {"kind": "d3po", "beta": 10.0},
         "training": {"learning_rate": 3e-3},
@@ -28,12 +42,12 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "dpok": {
         "objective": {"kind": "dpok", "ratio_clip_range": 1e-2, "reward_weight": 10.0, "kl_weight": 0.1},
-        "training": {"learning_rate": 3e-3},
+        "training": {"learning_rate": 1e-2},
         "sampling": {"group_size": 2, "shared_initial_noise": False},
     },
     "prdp": {
         "objective": {"kind": "prdp", "beta": 10.0, "ratio_clip_range": 1e-2},
-        "training": {"learning_rate": 3e-3},
+        "training": {"learning_rate": 1e-2},
         "sampling": {"group_size": 4, "shared_initial_noise": False},
     },
     "reward_weighted": {
@@ -52,25 +66,27 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
 OBJECTIVES = {
     "compressibility": "jpeg_compressibility",
     "incompressibility": "jpeg_incompressibility",
-    "symmetry": "symmetry",
+    "agreement": "shapes_agreement",
 }
 """What is rewarded, by its name in the figure."""
 
+CONDITIONS: dict[str, Settings] = {"agreement": {"sampling": {"guidance_scale": 1.0}}}
+"""Objective -> sections that it changes for every method: with guidance nearly every picture agrees with its prompt."""
 
-Settings = dict[str, dict[str, Any]]
 
-
-def settings_of(method: str, **changes: dict[str, Any]) -> Settings:
-    """Everything that decides a run but its objective and seed, as a row keeps it; ``changes`` are by section."""
+def settings_of(method: str, objective: str, changes: Settings | None = None) -> Settings:
+    """Everything that decides a run but its objective's name and seed, as a row keeps it; ``changes`` are by section."""
     own = METHODS[method]
     groups = IMAGES // own["sampling"]["group_size"]
     settings = {
         "objective": own["objective"],
-        "training": {"groups_per_step": groups // UPDATES, "first_transitions": 10, **own["training"]},
+        "training": {"groups_per_step": groups // UPDATES, "first_transitions": TRANSITIONS, **own["training"]},
         "sampling": {**COMMON, **own["sampling"]},
         "prompts": {"groups_per_epoch": groups},
     }
-    return {name: {**fields, **changes.get(name, {})} for name, fields in settings.items()}
+    for change in (CONDITIONS.get(objective, {}), changes or {}):
+        settings = {name: {**fields, **change.get(name, {})} for name, fields in settings.items()}
+    return settings
 
 
 def configured(settings: Settings, objective: str, seed: int) -> Configuration:
