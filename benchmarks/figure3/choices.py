@@ -61,7 +61,7 @@ def table(rows: Path) -> Iterator[str]:
     there = finished(rows)
     for method, choice, changes in CHOICES:
         for row in there:
-            if row["method"] == method and row["settings"] == settings_of(method, OBJECTIVE, changes):
+            if row["method"] == method and row["settings"] == settings_of(method, changes):
                 gain, error = row["difference"], row["standard_error"]
                 yield f"| {method} | {choice} | {gain:+.3f} | {gain / error:+.1f} | {row['seconds']:.0f} |"
 
@@ -76,7 +76,7 @@ def main() -> None:
     complete(
         arguments.rows,
         [
-            (method, settings_of(method, OBJECTIVE, changes), OBJECTIVE, SEED)
+            (method, settings_of(method, changes), OBJECTIVE, SEED)
             for method, choice, changes in CHOICES
             if method in arguments.methods and arguments.only in choice
         ],

@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: Rows = defaultdict(list)
     for row in finished(arguments.rows):
-        if row["settings"] == settings_of(row["method"], row["objective"]):  # rows of other settings are the ablation's
+        if row["settings"] == settings_of(row["method"]):  # rows of other settings are the ablation's
             rows[row["method"], row["objective"]].append(row)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "figure3.svg").write_bytes(figure(rows))

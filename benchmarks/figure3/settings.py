@@ -6,7 +6,6 @@ from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 
 __all__ = [
-    "CONDITIONS",
     "EPOCHS",
     "IMAGES",
     "METHODS",
@@ -66,16 +65,13 @@ METHODS: dict[str, Settings] = {
 OBJECTIVES = {
     "compressibility": "jpeg_compressibility",
     "incompressibility": "jpeg_incompressibility",
-    "agreement": "shapes_agreement",
+    "symmetry": "symmetry",
 }
 """What is rewarded, by its name in the figure."""
 
-CONDITIONS: dict[str, Settings] = {"agreement": {"sampling": {"guidance_scale": 1.0}}}
-"""Objective -> sections that it changes for every method: with guidance nearly every picture agrees with its prompt."""
 
-
-def settings_of(method: str, objective: str, changes: Settings | None = None) -> Settings:
-    """Everything that decides a run but its objective's name and seed, as a row keeps it; ``changes`` are by section."""
+def settings_of(method: str, changes: Settings | None = None) -> Settings:
+    """Everything that decides a run but its objective and seed, as a row keeps it; ``changes`` are by section."""
     own = METHODS[method]
     groups = IMAGES // own["sampling"]["group_size"]
     settings = {
@@ -84,9 +80,7 @@ def settings_of(method: str, objective: str, changes: Settings | None = None) ->
         "sampling": {**COMMON, **own["sampling"]},
         "prompts": {"groups_per_epoch": groups},
     }
-    for change in (CONDITIONS.get(objective, {}), changes or {}):
-        settings = {name: {**fields, **change.get(name, {})} for name, fields in settings.items()}
-    return settings
+    return {name: {**fields, **(changes or {}).get(name, {})} for name, fields in settings.items()}
 
 
 def configured(settings: Settings, objective: str, seed: int) -> Configuration:
