@@ -73,6 +73,10 @@ def main() -> None:
     for row in finished(arguments.rows):
         if row["settings"] == settings_of(row["method"]):  # rows of other settings are the ablation's
             rows[row["method"], row["objective"]].append(row)
+    if not rows:
+        parser.error(
+            f"expected rows of the settings that stand, found none in {arguments.rows}; next: benchmarks.figure3.run"
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "figure3.svg").write_bytes(figure(rows))
     (arguments.out / "table.md").write_text("\n".join(table(rows)) + "\n")
