@@ -6,36 +6,24 @@ Each method's learning rate in the figure is the one with which it gains most he
 """
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figure3.run import complete, finished
-from benchmarks.figure3.settings import IMAGES, METHODS, Settings, settings_of
+from benchmarks.figure3.settings import METHODS, Settings, settings_of
 
-__all__ = ["CHOICES", "table"]
+__all__ = ["CHOICES", "tables"]
 
 SEED, OBJECTIVE = 100, "compressibility"
 LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 
-
-def _rates(methods: Iterable[str]) -> list[tuple[str, str, Settings]]:
-    return [
+CHOICES: list[tuple[str, str, Settings]] = [
+    *(
         (method, f"learning rate {rate:g}", {"training": {"learning_rate": rate}})
         for rate in LEARNING_RATES
-        for method in methods
-    ]
-
-
-def _earlier(method: str, changes: Settings) -> Settings:
-    """The same change where the first ten transitions are trained on, in 6 updates an epoch."""
-    groups = IMAGES // METHODS[method]["sampling"]["group_size"]
-    training = {"groups_per_step": groups // 6, "first_transitions": 10, "learning_rate": 3e-3}
-    return {**changes, "training": {**training, **changes.get("training", {})}}
-
-
-FIRST: list[tuple[str, str, Settings]] = [
-    *_rates(METHODS),
-    *((method, "ratio clip at 0.1", {"objective": {"ratio_clip_range": 0.1}}) for method in ("ddpo", "prdp")),
+        for method in METHODS
+    ),
+    *((method, "ratio clip at 0.1", {"objective": {"ratio_clip_range": 0.1}}) for method in ("ddpo", "dpok", "prdp")),
     *(("d3po", f"beta {beta:g}", {"objective": {"beta": beta}}) for beta in (1.0, 100.0)),
     *(
         ("d3po", f"{mode} ratio clip at 0.01", {"objective": {"ratio_clip": mode, "ratio_clip_range": 1e-2}})
@@ -47,23 +35,23 @@ FIRST: list[tuple[str, str, Settings]] = [
 ]
 """(method, what is changed, the change)."""
 
-CHOICES = [
-    *((method, f"10 transitions, 6 updates: {choice}", _earlier(method, changes)) for method, choice, changes in FIRST),
-    *((method, f"5 transitions, 6 updates: {choice}", changes) for method, choice, changes in _rates(METHODS)),
-]
-"""The second round is what the figure is run with; it takes from the first what helped D3PO most."""
 
-
-def table(rows: Path) -> Iterator[str]:
-    """What the held-out prompts gained with each choice."""
-    yield "| method | choice | gain | standard errors | seconds |"
-    yield "|---|---|---|---|---|"
+def tables(rows: Path) -> Iterator[str]:
+    """What the held-out prompts gained, and how many paired standard errors that is: learning rates, then the others."""
     there = finished(rows)
-    for method, choice, changes in CHOICES:
-        for row in there:
-            if row["method"] == method and row["settings"] == settings_of(method, changes):
-                gain, error = row["difference"], row["standard_error"]
-                yield f"| {method} | {choice} | {gain:+.3f} | {gain / error:+.1f} | {row['seconds']:.0f} |"
+    found = {
+        (method, choice): f"{row['difference']:+.3f} ({row['difference'] / row['standard_error']:+.1f})"
+        for method, choice, changes in CHOICES
+        for row in there
+        if row["method"] == method and row["settings"] == settings_of(method, changes)
+    }
+    yield f"| learning rate | {' | '.join(f'{rate:g}' for rate in LEARNING_RATES)} |"
+    yield "|---" * (1 + len(LEARNING_RATES)) + "|"
+    for method in METHODS:
+        gains = [found.pop((method, f"learning rate {rate:g}"), "–") for rate in LEARNING_RATES]
+        yield f"| {method} | {' | '.join(gains)} |"
+    yield "\n| the figure's settings, but | gain |\n|---|---|"
+    yield from (f"| {method}: {choice} | {gain} |" for (method, choice), gain in found.items())
 
 
 def main() -> None:
@@ -81,7 +69,7 @@ def main() -> None:
             if method in arguments.methods and arguments.only in choice
         ],
     )
-    print("\n".join(table(arguments.rows)))
+    print("\n".join(tables(arguments.rows)))
 
 
 if __name__ == "__main__":

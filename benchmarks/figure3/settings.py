@@ -17,7 +17,7 @@ __all__ = [
     "settings_of",
 ]
 
-EPOCHS, IMAGES, UPDATES, TRANSITIONS = 5, 96, 6, 5
+EPOCHS, IMAGES, UPDATES, TRANSITIONS = 5, 96, 6, 10
 """Of one run: epochs, images an epoch, optimizer updates an epoch, transitions of a trajectory (the first of 20)."""
 
 THREADS = 1
