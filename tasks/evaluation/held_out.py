@@ -173,7 +173,8 @@ def _sampled(
     embeds = dict(zip(distinct, policy.encode(distinct), strict=True))
     size = max(1, LATENTS_AT_ONCE // math.prod(policy.latent_shape))
     batches = [groups[start : start + size] for start in range(0, len(groups), size)]
-    one_each = configuration.sampling.model_copy(update={"group_size": 1})
+    # One image has its group's x_T whatever the groups of an epoch share: every method is measured on the same noise.
+    one_each = configuration.sampling.model_copy(update={"group_size": 1, "shared_initial_noise": True})
     for batch in rollout(
         policy, batches, one_each, run_seed=configuration.seed, epoch=None, embeds=embeds, images=images
     ):
