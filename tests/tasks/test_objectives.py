@@ -7,7 +7,9 @@ from storage.manifest import build_seal, environment
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
+from tasks.evaluation.held_out import held_out
 from tasks.exchange.export import export_into_run
+from tasks.policies import policy_for
 from tasks.training import trainer
 from tasks.training.reference import reference
 from tasks.training.training_plan import rewards_of, training_attempt
@@ -42,6 +44,20 @@ def test_two_epochs_of_each_objective(begin: Begin, kind: str):
     card = second.epoch.read_aside("adapter/README.md")
     assert card is not None
     assert OBJECTIVES[kind].title in card.decode()
+
+
+def test_every_method_is_measured_on_the_same_held_out_noise(begin: Begin):
+    """What an epoch's groups share is the method's; a held-out image before any training is the same for all."""
+    measured = {"prompts": "prompts.txt"}
+    preferring = begin("preferring", evaluation=measured).configuration
+    rewarded = begin(
+        "rewarded",
+        evaluation=measured,
+        objective={"kind": "ddpo", "beta": None, "ratio_clip": None},
+        sampling={"shared_initial_noise": False},
+    ).configuration
+    ours, theirs = (held_out(one, policy_for(one)).images for one in (preferring, rewarded))
+    assert (ours == theirs).all()
 
 
 def refused(project: Project, **sections: object) -> str:
