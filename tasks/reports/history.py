@@ -141,7 +141,7 @@ def judged_by(epochs: Sequence[EpochHistory]) -> str:
     judges = {judgement.judge.partition(":")[::2] for epoch in epochs for judgement in epoch.judgements}
     people = sum(kind == "user" for kind, _ in judges)
     imported = any(kind == "imported" for kind, _ in judges)
-    said = [f"{people} people"] if people else []
+    said = [f"{people} {'person' if people == 1 else 'people'}"] if people else []
     said += sorted(name for kind, name in judges if kind == "programmed")
     return ", ".join([*said, *(["an imported data set"] if imported else [])]) or "nobody"
 

@@ -146,6 +146,11 @@ def _draw(axis: Any, panel: Panel) -> None:
         axis.set_ylim(0, 1.04 if highest > 0.3 else 1.2 * highest or 1.0)
     if panel.whole_x:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    places = {x for line in panel.lines for x in line.x}
+    if len(places) == 1:  # matplotlib would show thousandths around it
+        [only] = places
+        axis.set_xticks([only])
+        axis.set_xlim(only - 1, only + 1)
     if panel.level_name or any(line.name != panel.title for line in strong):
         axis.legend(frameon=False, fontsize=8)
 
