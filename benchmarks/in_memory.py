@@ -59,20 +59,18 @@ def groups_of(configuration: Configuration, policy: Policy, epoch: int) -> tuple
     prompts = epoch_prompts(
         read_prompts(configuration.prompts.file), seed=configuration.seed, used=epoch * count, count=count
     )
-    groups = [Group(id=f"g{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
-    return groups, _embeds(policy, prompts)
+    return _groups(policy, prompts)
 
 
 def one_prompt(policy: Policy, count: int) -> tuple[list[Group], dict[str, torch.Tensor]]:
     """Groups of one prompt, where only time and memory matter."""
-    prompt = "a picture"
-    groups = [Group(id=f"g{index:06d}", index=index, prompt=prompt) for index in range(count)]
-    return groups, _embeds(policy, [prompt])
+    return _groups(policy, ["a picture"] * count)
 
 
-def _embeds(policy: Policy, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+def _groups(policy: Policy, prompts: Sequence[str]) -> tuple[list[Group], dict[str, torch.Tensor]]:
+    groups = [Group(id=f"g{index:06d}", index=index, prompt=prompt) for index, prompt in enumerate(prompts)]
     distinct = sorted({*prompts, ""})
-    return dict(zip(distinct, policy.encode(distinct), strict=True))
+    return groups, dict(zip(distinct, policy.encode(distinct), strict=True))
 
 
 def sampled(

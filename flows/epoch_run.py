@@ -52,7 +52,7 @@ def go_on_with(context: EpochContext, *, retrain: bool = False) -> None:
         WaitingForPeople: Everything is pushed and judgements are missing.
         LockedError: Another process works on it.
     """
-    with context.run.lock(f"epoch-{context.number:04d}"):
+    with context.run.lock_epoch(context.number):
         context.run.sweep()
         if context.epoch.plan() is None:
             for check in preflight(context.configuration):

@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.result_commands import PANEL
 from flows.selected import WITH_OVERRIDES
+from flows.terminal import console, print_table
 
 if TYPE_CHECKING:
     from tasks.config import Configuration
 
 __all__ = ["ab", "verbs"]
 
-console = Console(soft_wrap=True, highlight=False)
 verbs = typer.Typer()
 ab = typer.Typer(
     name="ab", help="Blind comparisons of two candidates by people, in Label Studio.", no_args_is_help=True
@@ -88,11 +86,14 @@ def results(
     opened = open_evaluation(evaluation)
     found = pull_blind(opened, number)
     columns = ("candidate", "wins", "losses", "ties", "both bad", "win rate [95 %]", "judgements for it [95 %]")
-    table = Table(*columns, box=None, pad_edge=False)
-    for name, one in found["candidates"].items():
-        counts = (str(one[kind]) for kind in ("wins", "losses", "ties", "both_bad"))
-        table.add_row(name, *counts, said_share(one["win_rate"]), said_share(one["favoured"]))
-    console.print(table)
+    counts = ("wins", "losses", "ties", "both_bad")
+    print_table(
+        columns,
+        (
+            (name, *(str(one[kind]) for kind in counts), said_share(one["win_rate"]), said_share(one["favoured"]))
+            for name, one in found["candidates"].items()
+        ),
+    )
     console.print(f"{found['judged']} of {found['comparisons']} comparisons by {found['people']} people")
     console.print(f"page: {opened.location}/evaluation.html")
     if not found["complete"]:
@@ -142,7 +143,10 @@ def _adapters(given: list[str]) -> dict[str, str]:
 def _print_results(body: Mapping[str, Any]) -> None:
     from tasks.evaluation.measures import said
 
-    table = Table("candidate", "η", "measure", "mean [95 %]", "difference to base [95 %]", box=None, pad_edge=False)
-    for one in body["results"]:
-        table.add_row(one["candidate"], f"{one['eta']:g}", one["measure"], said(one["mean"]), said(one["difference"]))
-    console.print(table)
+    print_table(
+        ("candidate", "η", "measure", "mean [95 %]", "difference to base [95 %]"),
+        (
+            (one["candidate"], f"{one['eta']:g}", one["measure"], said(one["mean"]), said(one["difference"]))
+            for one in body["results"]
+        ),
+    )

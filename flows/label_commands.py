@@ -3,15 +3,13 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.selected import EpochOption, RunArgument, pushed_context, selected_context
+from flows.terminal import console, print_table
 
 __all__ = ["verbs"]
 
 verbs = typer.Typer()
-console = Console(soft_wrap=True, highlight=False)
 
 PANEL = "People and their judgements"
 
@@ -40,7 +38,6 @@ def annotate(
 ) -> None:
     """Show where people judge, or (--simulate) judge by objectives through Label Studio's API."""
     from d3po_core.programmed.judges import expected_accuracy
-    from flows.gate import check_suspended
     from flows.status import wait_until
     from tasks.context import found_run
     from tasks.labels.annotate import simulate_annotators
@@ -62,9 +59,7 @@ def annotate(
         f"{sum(left.values())} annotations by {len(left)} simulated judges ({stated}); "
         f"of 100 answers {right} are expected to be right"
     )
-    _, problems = check_suspended(console.print)
-    for problem in problems:
-        console.print(problem)
+    _resume_what_is_complete()
 
 
 @verbs.command(rich_help_panel=PANEL)
@@ -80,10 +75,7 @@ def people(run: RunArgument, epoch: EpochOption = None) -> None:
     if not rows:
         console.print(f"nobody has judged anything of epoch {context.number} yet\nnext: d3po status {run}")
         return
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
+    print_table(list(rows[0]), (list(row.values()) for row in rows))
     alpha = "not known: no image pair has two votes" if agreement.alpha is None else f"{agreement.alpha:.3f}"
     console.print(f"Krippendorff's alpha of epoch {context.number}: {alpha} (1 is agreement, 0 is chance)")
     for doubt in doubts(agreement, context.configuration.labels.gold_floor):
@@ -97,7 +89,6 @@ def proceed(
     """Go on with the judgements there are; who said so, when, and the counts are written down."""
     import getpass
 
-    from flows.gate import check_suspended
     from tasks.labels.pull import labels_progress
 
     context = pushed_context(run, epoch)
@@ -113,9 +104,7 @@ def proceed(
         },
     )
     console.print(f"epoch {context.number} goes on with {done.given} judgements; {len(done.open)} groups stay open")
-    _, problems = check_suspended(console.print)
-    for problem in problems:
-        console.print(problem)
+    _resume_what_is_complete()
 
 
 @verbs.command(rich_help_panel=PANEL)
@@ -124,6 +113,15 @@ def repush(run: RunArgument, epoch: EpochOption = None) -> None:
     from tasks.labels.push import import_comparisons, pushed
 
     context = pushed_context(run, epoch)
-    with context.run.lock(f"epoch-{context.number:04d}"):
+    with context.run.lock_epoch(context.number):
         import_comparisons(context, supersede=True)
     console.print(f"people judge at {pushed(context)['url']}")
+
+
+def _resume_what_is_complete() -> None:
+    """Without waiting for the scheduled gate; what it could not look at is said."""
+    from flows.gate import check_suspended
+
+    _, problems = check_suspended(console.print)
+    for problem in problems:
+        console.print(problem)

@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.selected import WITH_OVERRIDES, ConfigArgument, EpochOption, RunArgument, selected_context
+from flows.terminal import console, print_table
 
 __all__ = ["verbs"]
 
 verbs = typer.Typer()
-console = Console(soft_wrap=True, highlight=False)
 
 PANEL = "Results"
 
@@ -35,10 +33,7 @@ def compare(
     from flows.comparison import COLUMNS, compared, draw
 
     found = compared(runs)
-    table = Table(*COLUMNS, box=None, pad_edge=False)
-    for one in found:
-        table.add_row(*one.row)
-    console.print(table)
+    print_table(COLUMNS, (one.row for one in found))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for objective, svg in draw(found).items():

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.selected import WITH_OVERRIDES, ConfigArgument, EpochOption, RunArgument, selected_context
+from flows.terminal import console, print_table
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["verbs"]
 
 verbs = typer.Typer()
-console = Console(soft_wrap=True, highlight=False)
 
 PANEL = "Runs and epochs"
 
@@ -47,10 +45,7 @@ def plan(context: typer.Context, config: ConfigArgument) -> None:
     from flows.cost_card import cost_card
     from tasks.config_reading import load_configuration
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for row in cost_card(load_configuration(config, context.args)):
-        table.add_row(*row)
-    console.print(table)
+    print_table((), cost_card(load_configuration(config, context.args)))
     console.print(f"next: d3po init {config}")
 
 
@@ -99,7 +94,7 @@ def status(
     configuration, opened = found_run(run)
     if wait_for is not None:
         wait_until(configuration, opened, wait_for, timeout)
-    print_status(console, run, run_status(configuration, opened))
+    print_status(run, run_status(configuration, opened))
 
 
 @verbs.command(rich_help_panel=PANEL)
@@ -112,7 +107,7 @@ def recover(
     from flows.flow_runs import recover as take_up
 
     context = selected_context(run, epoch)
-    with context.run.lock(f"epoch-{context.number:04d}"):
+    with context.run.lock_epoch(context.number):
         done = take_up(context.run, context.number, surely_dead=surely_dead)
     console.print("\n".join(done) or f"no flow run of epoch {context.number} is dead\nnext: d3po status {run}")
 
@@ -122,10 +117,7 @@ def schema() -> None:
     """Every field of the configuration: type, default, when it may change, meaning."""
     from flows.schema_table import field_rows
 
-    table = Table("field", "default", "frozen by", "meaning", box=None, pad_edge=False)
-    for row in field_rows():
-        table.add_row(*row)
-    console.print(table)
+    print_table(("field", "default", "frozen by", "meaning"), field_rows())
 
 
 def _submit(deployment: str, config: str, overrides: list[str], **parameters: object) -> None:

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.label_studio_server import ServicesError
 from flows.service_settings import DEFAULT_FOLDER
 from flows.services import Services
+from flows.terminal import console, print_table
 
 __all__ = ["services"]
 
 services = typer.Typer(help="Label Studio, the Prefect server and a worker on this machine.", no_args_is_help=True)
-console = Console(soft_wrap=True, highlight=False)
 
 FolderOption = Annotated[Path, typer.Option("--folder", help="Where the services keep ports, data and credentials.")]
 RootOption = Annotated[Path, typer.Option("--root", help="The storage root, whose images Label Studio may show.")]
@@ -74,9 +72,9 @@ def _deploy(found: Services) -> None:
 
 
 def _print(found: Services) -> None:
-    table = Table("service", "state", "answers", "detail", box=None, pad_edge=False)
-    for service in found.services:
-        table.add_row(service.name, service.state, "yes" if service.answers else "no", service.detail)
-    console.print(table)
+    print_table(
+        ("service", "state", "answers", "detail"),
+        ((one.name, one.state, "yes" if one.answers else "no", one.detail) for one in found.services),
+    )
     console.print(f"Label Studio: {found.label_studio_url} (login in {found.credentials_file})")
     console.print(f"Prefect:      {found.prefect_url}")

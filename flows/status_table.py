@@ -1,26 +1,23 @@
 """``d3po status`` on a terminal."""
 
-from rich.console import Console
-from rich.table import Table
-
 from flows.status import STAGES, EpochStatus
+from flows.terminal import console, print_table
 
 __all__ = ["print_status"]
 
 
-def print_status(console: Console, folder: str, epochs: list[EpochStatus]) -> None:
+def print_status(folder: str, epochs: list[EpochStatus]) -> None:
     """One line an epoch, then what the last one waits for and the next command."""
     if not epochs:
         console.print(f"{folder} has no epoch yet\nnext: prefect deployment run epoch/epoch -p config=…")
         return
-    table = Table("epoch", *STAGES, box=None, pad_edge=False)
-    for status in epochs:
-        table.add_row(str(status.number), *(status.stages[stage] for stage in STAGES))
-    console.print(table)
-    _print_last(console, folder, epochs[-1])
+    print_table(
+        ("epoch", *STAGES), ((str(status.number), *(status.stages[stage] for stage in STAGES)) for status in epochs)
+    )
+    _print_last(folder, epochs[-1])
 
 
-def _print_last(console: Console, folder: str, status: EpochStatus) -> None:
+def _print_last(folder: str, status: EpochStatus) -> None:
     if status.progress is not None:
         progress = status.progress
         console.print(

@@ -4,15 +4,13 @@ import getpass
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.selected import WITH_OVERRIDES, EpochOption, RunArgument, selected_context
+from flows.terminal import console, print_table
 
 __all__ = ["verbs"]
 
 verbs = typer.Typer()
-console = Console(soft_wrap=True, highlight=False)
 
 PANEL = "Upkeep"
 
@@ -37,7 +35,7 @@ def heal(context: typer.Context, run: RunArgument, epoch: EpochOption = None) ->
 
     broken = selected_context(run, epoch, overrides=context.args)
     healed = False
-    with broken.run.lock(f"epoch-{broken.number:04d}"):
+    with broken.run.lock_epoch(broken.number):
         for line in make_again(broken):
             console.print(line)
             healed = True
@@ -72,10 +70,10 @@ def prune(
     if not items:
         console.print(f"nothing of it is there\nnext: d3po status {run}")
         return
-    table = Table("epoch", "what", "files", "MB", box=None, pad_edge=False)
-    for item in items:
-        table.add_row(str(item.epoch), item.what, str(len(item.files)), f"{item.bytes / 1e6:.1f}")
-    console.print(table)
+    print_table(
+        ("epoch", "what", "files", "MB"),
+        ((str(item.epoch), item.what, str(len(item.files)), f"{item.bytes / 1e6:.1f}") for item in items),
+    )
     total = f"{sum(item.bytes for item in items) / 1e6:.1f} MB"
     if yes:
         console.print(f"{total} removed\nnext: d3po audit {run}")

@@ -170,6 +170,10 @@ class Run:
         remedy = f"d3po status {self.location} shows what it does; kill PID ends it and frees the lock"
         return locks.hold(path, f"{purpose} of run {self.name}", remedy)
 
+    def lock_epoch(self, number: int) -> AbstractContextManager[None]:
+        """Work alone on an epoch; raises as ``lock`` does."""
+        return self.lock(f"epoch-{number:04d}")
+
     def bind(self, flow_run_id: str, epoch: int, *, moves_on: bool = False) -> None:
         """Write down that a flow run works on an epoch, once and for ever. Doing it again changes nothing.
 

@@ -49,7 +49,7 @@ def fork(folder: str, name: str, number: int | None = None, overrides: Sequence[
         refuse_pruned(source.epoch, commit)
     target = _target(source, wanted)
     context = EpochContext(configuration=wanted, run=target, number=number)
-    with target.lock(f"epoch-{number:04d}"):
+    with target.lock_epoch(number):
         _copy(source, context)
     return context
 

@@ -87,7 +87,7 @@ def import_preferences(configuration: Configuration, file: Path) -> Imported:
     run = create_run(configuration)
     number = run.next_epoch()
     context = EpochContext(configuration=configuration, run=run, number=number)
-    with run.lock(f"epoch-{number:04d}"):
+    with run.lock_epoch(number):
         _plan(context, read, {"file": file.name, "sha256": digest, "rows": rows, "set_aside": len(read.set_aside)})
         if context.epoch.latest("prompts") is None:
             write_prompt_embeds(context)

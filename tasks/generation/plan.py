@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from storage.errors import ConfigurationChangedError
+from storage.layout import shard_name
 from storage.run import Run
 from tasks.config_changes import changed_fields
 from tasks.context import EpochContext, run_folder
@@ -50,7 +51,7 @@ def make_plan(context: EpochContext) -> dict[str, Any]:
             "programmed": context.configuration.model_dump(mode="json")["programmed"],
             "adapter_in": adapter_in(context.run, context.number),
             "groups": groups,
-            "shards": {f"shard-{index:06d}": shard for index, shard in enumerate(chunks(batches, batches_per_shard))},
+            "shards": {shard_name(index): shard for index, shard in enumerate(chunks(batches, batches_per_shard))},
         }
     )
 

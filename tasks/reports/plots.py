@@ -132,7 +132,15 @@ def _draw(axis: Any, panel: Panel) -> None:
         colour = COLOURS[place % len(COLOURS)]
         if line.low is not None and line.high is not None:
             axis.vlines(line.x, line.low, line.high, color=colour, linewidth=1.6, alpha=0.7)
-        axis.plot(line.x, line.y, color=colour, marker="o", markersize=4, linewidth=1.6, label=line.name)
+        axis.plot(
+            line.x,
+            line.y,
+            color=colour,
+            marker="o",
+            markersize=4,
+            linewidth=1.6,
+            label=None if line.name == panel.title else line.name,
+        )
     names = {line.name: place for place, line in enumerate(strong)}
     for line in panel.lines:
         if line.faint:

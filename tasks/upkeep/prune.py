@@ -73,7 +73,7 @@ def prune(run: Run, numbers: Sequence[int], selection: Selection, *, reason: str
         LockedError: A process works on one of the epochs.
     """
     for number in numbers:
-        with run.lock(f"epoch-{number:04d}"):
+        with run.lock_epoch(number):
             for item in _of_epoch(run.epoch(number), selection):
                 _remove(run, item, reason, by)
                 yield item
