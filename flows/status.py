@@ -13,6 +13,7 @@ from tasks.context import EpochContext, planned_context, run_folder
 from tasks.errors import UserError
 from tasks.label_studio.errors import LabelStudioError
 from tasks.labels.progress import Progress
+from tasks.labels.voided import voided
 
 __all__ = ["STAGES", "EpochStatus", "run_status", "wait_until"]
 
@@ -32,6 +33,8 @@ class EpochStatus:
     progress: Progress | None = None
     may_go_on: bool = False
     """Its judgements are complete, or somebody said to proceed."""
+    voided: int = 0
+    """Groups that no longer count."""
     late: int = 0
     """Judgements that came, or were changed, after they were pulled."""
     project_url: str | None = None
@@ -128,6 +131,8 @@ def _look_closer(status: EpochStatus, configuration: Configuration, run: Run) ->
         status.flow_runs = bound_flow_runs(run, status.number)
     except UserError as error:
         status.problems.append(str(error))
+    if status.stages["push"] == "done":
+        status.voided = len(voided(planned_context(configuration, run, status.number)))
     if status.waits_for_people:
         _look_at_people(status, planned_context(configuration, run, status.number))
     status.next_command = _next(status, run_folder(configuration))

@@ -26,6 +26,8 @@ def _print_last(folder: str, status: EpochStatus) -> None:
         )
         for judge, count in sorted(progress.per_judge.items()):
             console.print(f"  {judge}: {count} judged, {progress.left_for[judge]} open to them")
+    if status.voided:
+        console.print(f"{status.voided} groups no longer count: their images were lost, and came out otherwise")
     for bound in status.flow_runs:
         console.print(f"flow run {bound.name} ({bound.id}): {bound.state} {bound.message}".rstrip())
     if status.late:

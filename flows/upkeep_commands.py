@@ -29,14 +29,26 @@ def audit(
 
 
 @verbs.command(rich_help_panel=PANEL, context_settings=WITH_OVERRIDES)
-def heal(context: typer.Context, run: RunArgument, epoch: EpochOption = None) -> None:
+def heal(
+    context: typer.Context,
+    run: RunArgument,
+    epoch: EpochOption = None,
+    void: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON", help="Give up judgements of images that come out otherwise than people saw them."
+        ),
+    ] = None,
+) -> None:
     """Make damaged or missing shards again, into a new attempt."""
+    from tasks.upkeep.heal import Voiding
     from tasks.upkeep.heal import heal as make_again
 
+    voiding = None if void is None else Voiding(reason=void, by=getpass.getuser())
     broken = selected_context(run, epoch, overrides=context.args)
     healed = False
     with broken.run.lock_epoch(broken.number):
-        for line in make_again(broken):
+        for line in make_again(broken, voiding):
             console.print(line)
             healed = True
     if not healed:

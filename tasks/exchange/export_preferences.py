@@ -19,7 +19,7 @@ from d3po_core.preferences import latest_judgements, votes_of
 from storage.layout import IMAGES_FOLDER
 from tasks.context import EpochContext, planned_context
 from tasks.errors import UserError
-from tasks.labels.pull import judgements_of
+from tasks.labels.pull import counted_judgements
 from tasks.training.training_plan import pairs_of
 
 __all__ = ["KINDS", "PICKAPIC", "export_preferences"]
@@ -119,7 +119,7 @@ def _pickapic(epochs: Sequence[EpochContext]) -> Iterator[dict[str, Any]]:
     for context in epochs:
         images, groups = _Images(context), context.groups()
         model = _model_of(context)
-        for judgement in latest_judgements(judgements_of(context))[0]:
+        for judgement in latest_judgements(counted_judgements(context))[0]:
             prompt = groups[judgement.group_id].prompt
             for (first, second), vote in votes_of(judgement).items():
                 uids = [_uid(context, first), _uid(context, second)]
@@ -178,7 +178,7 @@ def _examples_per_prompt(epochs: Sequence[EpochContext]) -> Counter[str]:
     return Counter(
         context.groups()[judgement.group_id].prompt
         for context in epochs
-        for judgement in latest_judgements(judgements_of(context))[0]
+        for judgement in latest_judgements(counted_judgements(context))[0]
         for _ in votes_of(judgement)
     )
 

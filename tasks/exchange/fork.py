@@ -16,6 +16,7 @@ from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, found_run, planned_context, run_folder
 from tasks.errors import UserError
 from tasks.generation.plan import prompts_used
+from tasks.labels.voided import copy_voids
 from tasks.upkeep.forget import forget, forgotten
 
 __all__ = ["fork", "refuse_unfinished_fork"]
@@ -129,6 +130,7 @@ def _copy(source: EpochContext, target: EpochContext) -> None:
                     remedy="choose another name for the fork",
                 )
     new.create_plan({**source.plan, "run_id": target.run.run_id, "adapter_in": _adapter_in(source, new)})
+    copy_voids(source, target)
     for user in forgotten(source.run) - forgotten(target.run):
         forget(target.run, user)
     if new.latest(FORKED) is None:

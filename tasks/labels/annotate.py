@@ -17,6 +17,7 @@ from tasks.labels.connection import connect
 from tasks.labels.pull import gold_values, programmed_values
 from tasks.labels.push import push_plan, pushed
 from tasks.labels.repeats import judgements_wanted
+from tasks.labels.voided import voided
 from tasks.programmed import programmed_objective
 
 __all__ = ["MARK_SHARE", "simulate_annotators"]
@@ -63,7 +64,10 @@ def simulate_annotators(
     columns = [programmed_values(context, name) | gold_values(context, plan, name) for name in objectives]
     values = {id: tuple(column[id] for column in columns) for id in columns[0]}
     left: Counter[str] = Counter()
+    lost = voided(context)
     for group_id, order in plan.shown.items():
+        if group_id in lost:
+            continue
         missing = wanted[group_id] - len(given[group_id])
         free = [index for index, user in enumerate(users) if f"user:{user}" not in given[group_id]]
         for index in free[: max(missing, 0)]:

@@ -24,11 +24,13 @@ from tasks.labels.gold import GOLD_FOLDER
 from tasks.labels.progress import Progress, progress
 from tasks.labels.push import push_plan, pushed
 from tasks.labels.repeats import judgements_wanted
+from tasks.labels.voided import voided
 from tasks.log import logger
 from tasks.programmed import definitions, programmed_objective
 from tasks.upkeep.forget import PEOPLE_FILE, forgotten
 
 __all__ = [
+    "counted_judgements",
     "gold_answers",
     "gold_values",
     "images_of",
@@ -130,6 +132,12 @@ def judgements_of(context: EpochContext) -> list[Judgement]:
     return _read_judgements(context, JUDGEMENTS_FILE)
 
 
+def counted_judgements(context: EpochContext) -> list[Judgement]:
+    """Those of groups whose images are the ones that were judged."""
+    lost = voided(context)
+    return [item for item in judgements_of(context) if item.group_id not in lost]
+
+
 def gold_answers(context: EpochContext) -> list[Judgement]:
     """What people said, until the pull, of the comparisons whose answer is known."""
     return _read_judgements(context, GOLD_FILE) if GOLD_FILE in context.epoch.latest("pull").files else []
@@ -179,8 +187,9 @@ def _parse(context: EpochContext, records: Iterable[dict[str, Any]]) -> ParsedAn
 
 
 def _progress(context: EpochContext, parsed: ParsedAnnotations) -> Progress:
+    lost = voided(context)
     return progress(
-        context.groups(),
+        [group for group in context.groups() if group not in lost],
         parsed.judgements,
         parsed.skips,
         judgements_per_group=judgements_wanted(context),

@@ -14,7 +14,8 @@ from storage.tables import JUDGES, PAIRS, REWARDS, read_rows, rows_digest, write
 from tasks.config_changes import changed_fields
 from tasks.context import EpochContext
 from tasks.labels.judges import JUDGES_FILE, agreement_of_epoch, doubts, judge_rows
-from tasks.labels.pull import judgements_of
+from tasks.labels.pull import counted_judgements
+from tasks.labels.voided import voided
 from tasks.log import flow_run_id, logger
 from tasks.training.micro_batch import micro_batch
 
@@ -29,7 +30,7 @@ def training_plan(epoch: Epoch, attempt: Commit) -> dict[str, Any]:
 
 
 def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
-    """The open training attempt; a new one where there is none or ``retrain`` asks for it.
+    """The open training attempt; a new one where there is none, ``retrain`` asks for it, or a pair of it was voided.
 
     Raises:
         ConfigurationChangedError: The open attempt was begun with other training fields.
@@ -37,7 +38,8 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     epoch = context.epoch
     existing, flow_run = epoch.latest("train-plan"), flow_run_id()
     # A flow run that was asked to begin again does so once, however often it is itself retried.
-    if existing is not None and not (retrain and (flow_run is None or existing.details.get("flow_run") != flow_run)):
+    again = retrain and (flow_run is None or existing is None or existing.details.get("flow_run") != flow_run)
+    if existing is not None and not again and not _has_voided(context, existing):
         frozen = training_plan(epoch, existing)["frozen"]
         changes = changed_fields(context.configuration.section_of_class("training"), frozen)
         if changes:
@@ -46,7 +48,7 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
                 remedy="put these fields back, or d3po run CONFIG --retrain to begin a new attempt with them",
             )
         return existing
-    judgements = judgements_of(context)
+    judgements = counted_judgements(context)
     pairs, statistics = judgements_to_pairs(judgements, context.configuration.training.votes)
     rewards = _rewards(context, judgements) if context.configuration.objective.spec.labels == "rewards" else []
     agreement = agreement_of_epoch(context)
@@ -74,6 +76,19 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     if not pairs and not rewards:
         logger().warning("nothing to train on: every comparison was a tie or undecided; the adapter stays as it was")
     return commit
+
+
+def _has_voided(context: EpochContext, attempt: Commit) -> bool:
+    """Whether it would train on images that are not the judged ones."""
+    lost = voided(context)
+    found = bool(lost) and not lost.isdisjoint(
+        one.group_id for one in (*pairs_of(context, attempt), *rewards_of(context, attempt))
+    )
+    if found:
+        logger().warning(
+            "groups of training attempt %s were voided since; a new one begins without them", attempt.attempt
+        )
+    return found
 
 
 def pairs_of(context: EpochContext, attempt: Commit) -> list[Pair]:

@@ -15,6 +15,7 @@ from tasks.config import Configuration
 from tasks.context import EpochContext, found_run, planned_context, run_folder
 from tasks.errors import UserError
 from tasks.exchange.export import ADAPTER_FILE, PROVENANCE, PROVENANCE_FORMAT, file_digest, lora_digest
+from tasks.labels.voided import VOIDS, voided
 
 __all__ = ["audit"]
 
@@ -96,17 +97,22 @@ def _epoch(context: EpochContext) -> Iterator[str]:
         for name in context.plan["shards"]
         for row in read_rows(epoch.fetch(epoch.latest(name), "groups.parquet"), GROUPS)
     ]
-    judged = {row["group_id"] for row in judgements}
+    judged = {row["group_id"] for row in judgements} - voided(context)
     orphans = [pair["group_id"] for pair in pairs if pair["group_id"] not in judged]
     if orphans:
         raise UserError(
-            f"epoch {context.number} trained on pairs of {orphans[0]}, which nobody judged",
+            f"epoch {context.number} trained on pairs of {orphans[0]}, which nobody judged, or which was voided",
             remedy=f"do not use this adapter; d3po status {run_folder(context.configuration)}",
         )
     if (origin := epoch.latest("forked")) is not None:
         yield (
             f"epoch {context.number}: pictures and judgements are those of epoch {origin.details['epoch']} of run "
             f"{origin.details['run']} ({origin.details['run_id']}, content {origin.details['content_digest'] or 'not sealed'})"
+        )
+    for note in epoch.notes(VOIDS):
+        yield (
+            f"epoch {context.number}: {len(note['groups'])} groups no longer count, by {note['by']}, {note['time']}: "
+            f"{note['reason']}"
         )
     yield (
         f"epoch {context.number}: {len(pairs)} pairs from {len(judgements)} judgements by "

@@ -1,12 +1,13 @@
 """Make again what was lost or damaged: shards, prompt embeddings, reference log-probs, into a new attempt.
 
 Where the numbers come out the same, the new marker supersedes the old one and nothing else changes. Where they do not
-(another machine), or where nothing is left that tells, nobody may have judged them yet.
+(another machine), or where nothing is left that tells, nobody may have judged them yet, or the groups are voided: their
+judgements are kept, and no longer count.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from storage.commits import Commit
 from storage.epoch import Epoch
@@ -19,15 +20,28 @@ from tasks.generation.generate import write_prompt_embeds
 from tasks.generation.shards import write_generated
 from tasks.labels.media import show_gold, show_images
 from tasks.labels.push import push_plan
+from tasks.labels.voided import void
 from tasks.training.reference import write_reference
 
-__all__ = ["heal"]
+__all__ = ["Voiding", "heal"]
 
 OUTCOMES = {True: "same content", False: "other content", None: "what it was before is not known"}
 
 
-def heal(context: EpochContext) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voiding:
+    """Somebody's decision to give up judgements of images that cannot be made again."""
+
+    reason: str
+    by: str
+
+
+def heal(context: EpochContext, voiding: Voiding | None = None) -> Iterator[str]:
     """Look at every commit of the epoch, and make again those that can be.
+
+    Args:
+        context: The epoch.
+        voiding: Given, groups whose images come out otherwise than people saw them are voided rather than refused.
 
     Yields:
         What was found and done, a line each.
@@ -42,9 +56,11 @@ def heal(context: EpochContext) -> Iterator[str]:
             yield f"{name}: {len(commit.pruned)} files were pruned {commit.pruning}; they are not made again"
     lost = [name for name in damaged if _maker(context, name) is None]
     for name in sorted(set(damaged) - set(lost), key=lambda name: (name == "reference", name)):  # it reads the shards
-        check = _AsBefore(context, name)
+        check = _AsBefore(context, name, voiding)
         after = _maker(context, name)(context, name, supersede=True, check=check)
         yield f"{name}: made again in attempt {after.attempt}, {OUTCOMES[check.same]}"
+        if check.voided:
+            yield f"{name}: {check.voided} groups no longer count; what was said of them is kept"
     if "push" in context.epoch.commit_numbers() and "push" not in lost:
         show_images(context)
         if "push-plan" not in lost:
@@ -66,28 +82,68 @@ def _maker(context: EpochContext, name: str) -> Callable[..., Commit] | None:
 
 @dataclass
 class _AsBefore:
-    """Compares what was computed with what it was; refuses it where it differs and somebody judged it already."""
+    """Compares what was computed with what it was; where it differs and somebody judged it already, voids or refuses."""
 
     context: EpochContext
     name: str
+    voiding: Voiding | None
     same: bool | None = None
     """None where neither marker nor seal tells."""
+    voided: int = 0
+    """Groups."""
 
     def __call__(self, content: dict[str, Any]) -> None:
-        context, name = self.context, self.name
+        context, name, there = self.context, self.name, self.context.epoch.commit_numbers()
         self.same = _is_as_before(context.epoch, name, content)
-        if self.same or {"push", "pull"}.isdisjoint(context.epoch.commit_numbers()):
+        if self.same or {"push", "pull"}.isdisjoint(there):
             return
+        if name == "reference" and "train" not in there:
+            return  # people did not see it, and nothing was trained with it
+        voidable = name in context.plan["shards"] and "train" not in there
+        if self.voiding is None or not voidable:
+            self._refuse(voidable)
+        groups = _changed_groups(context, name, content)
+        # Before the commit: cut short in between, nothing is trained on that was not judged.
+        void(context, groups, reason=self.voiding.reason, by=self.voiding.by)
+        self.voided = len(groups)
+
+    def _refuse(self, voidable: bool) -> NoReturn:
+        number, folder = self.context.number, run_folder(self.context.configuration)
+        remedy = f"run d3po heal where the epoch was generated, or restore {folder} from a backup, then d3po audit it"
+        if voidable:
+            remedy += (
+                f"; where neither can be done, d3po heal {folder} --epoch {number} --void REASON keeps what was said of "
+                "these groups and no longer counts it"
+            )
         if self.same is False:
             raise UserError(
-                f"{name} of epoch {context.number} came out with other numbers than were judged: another machine, "
-                "other libraries or another number of threads",
-                remedy="run d3po heal where the epoch was generated, or restore the folder from a backup",
+                f"{self.name} of epoch {number} came out with other numbers than were judged: another machine, other "
+                "libraries or another number of threads",
+                remedy=remedy,
             )
         raise UserError(
-            f"{name} of epoch {context.number} lost its marker, and no seal tells whether what comes out was judged",
-            remedy=f"restore {run_folder(context.configuration)} from a backup, then d3po audit it",
+            f"{self.name} of epoch {number} lost its marker, and no seal tells whether what comes out was judged",
+            remedy=remedy,
         )
+
+
+def _changed_groups(context: EpochContext, name: str, content: dict[str, Any]) -> list[str]:
+    """The shard's groups of which any trajectory or image is another; all, where nothing tells."""
+    groups = [group for batch in context.plan["shards"][name] for group in batch]
+    try:
+        before = dict(context.epoch.latest(name).content)
+    except StorageError:
+        return groups
+    size = context.configuration.sampling.group_size
+    return [
+        group
+        for group in groups
+        if any(
+            values[id] != before[kind].get(id)
+            for kind, values in content.items()
+            for id in context.groups()[group].trajectory_ids(size)
+        )
+    ]
 
 
 def _is_as_before(epoch: Epoch, name: str, content: dict[str, Any]) -> bool | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.large_epoch import write_shards
 from d3po_core.records import Judgement
 from storage.manifest import build_seal, environment
 from storage.run import Run
@@ -20,6 +21,8 @@ from tasks.reports.report import report
 from tasks.training import trainer
 from tasks.training.reference import reference
 from tasks.training.training_plan import training_attempt
+from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.label_studio import LabelStudioServer
 from tests.support.project import PROMPTS, Project
 
 Begin = Callable[..., EpochContext]
@@ -137,3 +140,26 @@ def reported(bare_project: Project, tmp_path_factory: pytest.TempPathFactory) ->
 def two_epochs(at_home: Project, reported: EpochContext) -> EpochContext:
     """``reported``, as another process sees it."""
     return again(reported)
+
+
+@pytest.fixture
+def proxy(label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """What the tasks speak through; it only counts."""
+    with fault_proxy(label_studio.url) as running:
+        monkeypatch.setenv("LABEL_STUDIO_URL", running.url)
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.api_key)
+        yield running
+
+
+@pytest.fixture
+def shown(
+    at_home: Project, label_studio: LabelStudioServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> EpochContext:
+    """Six groups in three shards, generated."""
+    root = label_studio.document_root / f"{request.node.name}"
+    configuration = at_home.configuration("unit", storage={"root": str(root)}, labels={"source": "people"})
+    context = context_of(load_configuration(configuration), 0)
+    monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(label_studio.document_root))
+    make_plan(context)
+    write_shards(context)
+    return context

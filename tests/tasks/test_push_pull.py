@@ -1,6 +1,5 @@
 """An epoch with synthetic trajectories through a real Label Studio: pushed, answered, pulled."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,45 +9,20 @@ from benchmarks.large_epoch import (
     answers_read_alike,
     judgements_given,
     judgements_pulled,
-    write_shards,
 )
 from storage.disk import DiskBackend
 from storage.tables import PEOPLE, read_rows
-from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.generation.plan import make_plan
 from tasks.label_studio.screens import result_for
 from tasks.labels.annotate import simulate_annotators
 from tasks.labels.media import media_folder, show_images
 from tasks.labels.pull import judgements_of, labels_progress, pull
 from tasks.labels.push import push, push_plan, pushed
 from tasks.upkeep.forget import PEOPLE_FILE, forget
-from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.fault_proxy import FaultProxy
 from tests.support.label_studio import DATABASE, LabelStudioServer
-from tests.support.project import Project
-from tests.tasks.conftest import context_of, with_fields
-
-
-@pytest.fixture
-def proxy(label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """What the tasks speak through; it only counts."""
-    with fault_proxy(label_studio.url) as running:
-        monkeypatch.setenv("LABEL_STUDIO_URL", running.url)
-        monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.api_key)
-        yield running
-
-
-@pytest.fixture
-def shown(at_home: Project, label_studio: LabelStudioServer, request, monkeypatch) -> EpochContext:
-    """Six groups in three shards, generated."""
-    root = label_studio.document_root / f"{request.node.name}"
-    configuration = at_home.configuration("unit", storage={"root": str(root)}, labels={"source": "people"})
-    context = context_of(load_configuration(configuration), 0)
-    monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(label_studio.document_root))
-    make_plan(context)
-    write_shards(context)
-    return context
+from tests.tasks.conftest import with_fields
 
 
 def test_what_people_said_is_pulled_from_one_export(
