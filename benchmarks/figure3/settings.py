@@ -17,7 +17,7 @@ __all__ = [
     "settings_of",
 ]
 
-EPOCHS, IMAGES, UPDATES, TRANSITIONS = 5, 96, 6, 10
+EPOCHS, IMAGES, UPDATES, TRANSITIONS = 5, 128, 3, 10
 """Of one run: epochs, images an epoch, optimizer updates an epoch, transitions of a trajectory (the first of 20)."""
 
 THREADS = 1
@@ -41,12 +41,12 @@ METHODS: dict[str, Settings] = {
     },
     "dpok": {
         "objective": {"kind": "dpok", "ratio_clip_range": 1e-2, "reward_weight": 10.0, "kl_weight": 0.1},
-        "training": {"learning_rate": 1e-2},
+        "training": {"learning_rate": 3e-3},
         "sampling": {"group_size": 2, "shared_initial_noise": False},
     },
     "prdp": {
         "objective": {"kind": "prdp", "beta": 10.0, "ratio_clip_range": 1e-2},
-        "training": {"learning_rate": 1e-2},
+        "training": {"learning_rate": 3e-3},
         "sampling": {"group_size": 4, "shared_initial_noise": False},
     },
     "reward_weighted": {

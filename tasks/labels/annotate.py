@@ -6,11 +6,11 @@ behind them is exercised as by people. Each answers from (run seed, epoch, group
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from d3po_core.programmed.judges import SimulatedJudge
 from tasks.context import EpochContext
 from tasks.errors import UserError
-from tasks.label_studio.client import LabelStudioClient
 from tasks.label_studio.parse import parse_export
 from tasks.label_studio.screens import Screen, result_for
 from tasks.labels.connection import connect
@@ -19,6 +19,9 @@ from tasks.labels.push import push_plan, pushed
 from tasks.labels.repeats import judgements_wanted
 from tasks.labels.voided import voided
 from tasks.programmed import programmed_objective
+
+if TYPE_CHECKING:
+    from tasks.label_studio.client import LabelStudioClient
 
 __all__ = ["MARK_SHARE", "simulate_annotators"]
 
@@ -108,7 +111,7 @@ def _one_each(biases: Sequence[float], judges: int) -> list[float]:
     return list(biases) * (judges if len(biases) == 1 else 1)
 
 
-def _users(client: LabelStudioClient, count: int) -> list[int]:
+def _users(client: "LabelStudioClient", count: int) -> list[int]:
     """The key's own user first, then simulated ones, made where they are missing."""
     own = client.whoami()
     emails = [f"simulated-{number}@example.invalid" for number in range(1, count)]

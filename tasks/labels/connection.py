@@ -1,22 +1,27 @@
 """Where Label Studio is and with which key: from the environment, or from a Prefect secret block; never from a file."""
 
 import os
+from typing import TYPE_CHECKING
 
 from tasks.errors import UserError
-from tasks.label_studio.client import LabelStudioClient
+
+if TYPE_CHECKING:
+    from tasks.label_studio.client import LabelStudioClient
 
 __all__ = ["SECRET_BLOCK", "connect", "public_url"]
 
 SECRET_BLOCK = "label-studio-api-key"
 
 
-def connect() -> LabelStudioClient:
+def connect() -> "LabelStudioClient":
     """A client that has been answered.
 
     Raises:
         UserError: The address or the key is not given.
         LabelStudioError: The server does not answer, or does not take the key.
     """
+    from tasks.label_studio.client import LabelStudioClient  # a second and a half, for those who speak to it
+
     url = os.environ.get("LABEL_STUDIO_URL")
     if not url:
         raise UserError(
