@@ -1,6 +1,9 @@
 """torch.compile on the repeated blocks: the same numbers, and a bounded number of graphs."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,11 +27,10 @@ def test_a_policy_is_compiled_block_by_block_when_asked(folder: Path) -> None:
     assert compiled("blocks") == {"ResnetBlock2D", "BasicTransformerBlock"}
 
 
-@pytest.mark.slow
-def test_compiled_blocks_give_the_same_numbers_and_gradients() -> None:
-    """Batches of several sizes share their graphs."""
+def small_unet() -> UNet2DConditionModel:
+    """One level, with an adapter that is not zero."""
     torch.manual_seed(0)
-    plain = UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16,),
         layers_per_block=1,
@@ -39,8 +41,14 @@ def test_compiled_blocks_give_the_same_numbers_and_gradients() -> None:
         cross_attention_dim=16,
         attention_head_dim=2,
     ).eval()
-    adapters.add_adapter(plain.requires_grad_(False), tiny.LORA, 7)
-    plain.double()
+    adapters.add_adapter(unet.requires_grad_(False), tiny.LORA, 7)
+    return unet
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_numbers_and_gradients() -> None:
+    """Batches of several sizes share their graphs."""
+    plain = small_unet().double()
     compiled = copy.deepcopy(plain)
     compile_blocks(compiled)
     torch._dynamo.utils.counters.clear()
@@ -56,3 +64,46 @@ def test_compiled_blocks_give_the_same_numbers_and_gradients() -> None:
         assert float((compiled_gradient - gradient).norm()) <= 1e-6 * float(gradient.norm())
     blocks = 6
     assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * blocks < RECOMPILATIONS
+
+
+BITS = """
+import hashlib, sys
+sys.path[:0] = sys.argv[1:3]
+import torch
+from d3po_core import adapters
+from d3po_core.compiling import compile_blocks
+from test_compiling import small_unet
+
+torch.set_num_threads(1)
+unet = small_unet()
+trained = list(adapters.parameters(unet).values())
+with torch.no_grad():
+    for parameter in trained:
+        parameter.copy_(torch.randn(parameter.shape) * 0.1)
+compile_blocks(unet)
+for rows in map(int, sys.argv[3:]):
+    torch.manual_seed(rows)
+    latents, embeds = torch.randn(rows, 4, 8, 8), torch.randn(rows, 16, 16)
+    output = unet(latents, torch.arange(rows), encoder_hidden_states=embeds).sample
+    found = [output.detach(), *torch.autograd.grad(output.square().sum(), trained)]
+    print(rows, hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in found)).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_begins_in_the_middle_computes_the_same_bits(tmp_path: Path) -> None:
+    """As a training does that was killed: without a common first batch these gradients differ."""
+    here = Path(__file__).parent
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", BITS, str(here), str(here.parents[1]), *sizes],
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "-".join(sizes))},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for sizes in (["2", "5"], ["5"])
+    ]
+    through, resumed = (process.communicate(timeout=500)[0].splitlines() for process in running)
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(through) == 2
+    assert through[1:] == resumed
