@@ -1,33 +1,31 @@
-"""What each choice does: one setting changed at a time, with a run seed that the figure does not use.
+"""What each choice does, with run seeds that the figure does not use: how the figure's settings were found.
 
     python -m benchmarks.figure3.choices --rows benchmarks/figure3/choices.jsonl
 
-Each method's learning rate in the figure is the one with which it gains most here.
+``first``: one setting changed at a time, for compressibility, from pairs of images and six updates an epoch. ``groups``:
+for the other objectives, how many images of a prompt are compared. ``rates``: with what that led to, each method's
+learning rate for the figure.
 """
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.figure3.run import complete, finished
-from benchmarks.figure3.settings import METHODS, Settings, settings_of
+from benchmarks.figure3.settings import IMAGES, METHODS, Settings, settings_of
 
-__all__ = ["CHOICES", "tables"]
+__all__ = ["PLANS", "tables"]
 
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 SEED, OBJECTIVE = 100, "compressibility"
 LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 
-CHOICES: list[tuple[str, str, Settings]] = [
+ONE_AT_A_TIME: list[tuple[str, str, Settings]] = [
     *(
         (method, f"learning rate {rate:g}", {"training": {"learning_rate": rate}})
         for rate in LEARNING_RATES
         for method in METHODS
-    ),
-    *((method, "ratio clip at 0.1", {"objective": {"ratio_clip_range": 0.1}}) for method in ("ddpo", "dpok", "prdp")),
-    *(("d3po", f"beta {beta:g}", {"objective": {"beta": beta}}) for beta in (1.0, 100.0)),
-    *(
-        ("d3po", f"{mode} ratio clip at 0.01", {"objective": {"ratio_clip": mode, "ratio_clip_range": 1e-2}})
-        for mode in ("published", "pessimistic")
     ),
     *(("d3po", f"first {count} transitions", {"training": {"first_transitions": count}}) for count in (5, 20)),
     ("d3po", "5 of the first 10 transitions", {"training": {"transitions_per_trajectory": 5}}),
@@ -35,40 +33,122 @@ CHOICES: list[tuple[str, str, Settings]] = [
 ]
 """(method, what is changed, the change)."""
 
+GROUP_OBJECTIVES, GROUP_SEEDS = ("incompressibility", "symmetry"), (100, 101)
+GROUP_CHOICES = [
+    (2, 21, 1.5e-3),
+    (2, 21, 3e-3),
+    (2, 16, 3e-3),
+    (4, 10, 1.5e-3),
+    (4, 10, 3e-3),
+    (8, 5, 1.5e-3),
+    (8, 4, 1.5e-3),
+    (8, 4, 3e-3),
+]
+"""(images of a prompt, prompts of an update, learning rate)."""
+
+
+def first_settings(method: str, changes: Settings | None = None) -> Settings:
+    """Those that were changed one at a time: 96 images an epoch in pairs (PRDP: fours), six updates."""
+    size = 4 if method == "prdp" else 2
+    groups = 96 // size
+    base: Settings = {
+        "training": {"groups_per_step": groups // 6},
+        "sampling": {"group_size": size, "groups_per_batch": 32},
+        "prompts": {"groups_per_epoch": groups},
+    }
+    changed = {name: {**fields, **(changes or {}).get(name, {})} for name, fields in base.items()}
+    settings = settings_of(method, changed)
+    settings["objective"] = {k: value for k, value in settings["objective"].items() if k != "statistics_minimum"}
+    return settings
+
+
+def group_settings(size: int, prompts: int, rate: float) -> Settings:
+    """D3PO's, by how many images of a prompt are compared with each other, at the figure's number of images."""
+    return settings_of(
+        "d3po",
+        {
+            "training": {"groups_per_step": prompts, "learning_rate": rate},
+            "sampling": {"group_size": size, "groups_per_batch": 64 // size},
+            "prompts": {"groups_per_epoch": IMAGES // size},
+        },
+    )
+
+
+def rate_settings(method: str, rate: float) -> Settings:
+    """The figure's, with another learning rate."""
+    return settings_of(method, {"training": {"learning_rate": rate}})
+
+
+PLANS: dict[str, list[tuple[str, Settings, str, int]]] = {
+    "first": [(method, first_settings(method, changes), OBJECTIVE, SEED) for method, _, changes in ONE_AT_A_TIME],
+    "groups": [
+        ("d3po", group_settings(*choice), objective, seed)
+        for choice in GROUP_CHOICES
+        for objective in GROUP_OBJECTIVES
+        for seed in GROUP_SEEDS
+    ],
+    "rates": [(method, rate_settings(method, rate), OBJECTIVE, SEED) for rate in RATES for method in METHODS],
+}
+"""Part → (method, settings, objective, seed) of its runs."""
+
 
 def tables(rows: Path) -> Iterator[str]:
-    """What the held-out prompts gained, and how many paired standard errors that is: learning rates, then the others."""
+    """What the held-out prompts gained, and how many paired standard errors that is."""
     there = finished(rows)
+
+    def gain(*key: Any) -> str:
+        for row in there:
+            if (row["method"], row["settings"], row["objective"], row["seed"]) == key:
+                return f"{row['difference']:+.3f} ({row['difference'] / row['standard_error']:+.1f})"
+        return "–"
+
     found = {
-        (method, choice): f"{row['difference']:+.3f} ({row['difference'] / row['standard_error']:+.1f})"
-        for method, choice, changes in CHOICES
-        for row in there
-        if row["method"] == method and row["settings"] == settings_of(method, changes)
+        (method, choice): gain(method, first_settings(method, changes), OBJECTIVE, SEED)
+        for method, choice, changes in ONE_AT_A_TIME
     }
-    yield f"| learning rate | {' | '.join(f'{rate:g}' for rate in LEARNING_RATES)} |"
-    yield "|---" * (1 + len(LEARNING_RATES)) + "|"
-    for method in METHODS:
-        gains = [found.pop((method, f"learning rate {rate:g}"), "–") for rate in LEARNING_RATES]
-        yield f"| {method} | {' | '.join(gains)} |"
-    yield "\n| the figure's settings, but | gain |\n|---|---|"
-    yield from (f"| {method}: {choice} | {gain} |" for (method, choice), gain in found.items())
+    yield from _table(
+        ["learning rate", *(f"{rate:g}" for rate in LEARNING_RATES)],
+        [[method, *(found.pop((method, f"learning rate {rate:g}")) for rate in LEARNING_RATES)] for method in METHODS],
+    )
+    yield from _table(["3e-3, but", "gain"], [[f"{method}: {choice}", own] for (method, choice), own in found.items()])
+    columns = [(objective, seed) for objective in GROUP_OBJECTIVES for seed in GROUP_SEEDS]
+    yield from _table(
+        [
+            "images of a prompt",
+            "prompts an update",
+            "learning rate",
+            *(f"{name}, seed {seed}" for name, seed in columns),
+        ],
+        [
+            [f"{size}", f"{prompts}", f"{rate:g}", *(gain("d3po", group_settings(*choice), *cell) for cell in columns)]
+            for choice in GROUP_CHOICES
+            for size, prompts, rate in [choice]
+        ],
+    )
+    yield from _table(
+        ["learning rate, eight images of a prompt", *(f"{rate:g}" for rate in RATES)],
+        [
+            [method, *(gain(method, rate_settings(method, rate), OBJECTIVE, SEED) for rate in RATES)]
+            for method in METHODS
+        ],
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    yield f"\n| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def main() -> None:
-    """Every choice that has no row yet, then the table of all."""
+    """Every choice that has no row yet, then the tables of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--only", default="", help="choices whose name has this in it")
+    parser.add_argument("--parts", nargs="+", choices=list(PLANS), default=list(PLANS))
     arguments = parser.parse_args()
-    complete(
-        arguments.rows,
-        [
-            (method, settings_of(method, changes), OBJECTIVE, SEED)
-            for method, choice, changes in CHOICES
-            if method in arguments.methods and arguments.only in choice
-        ],
-    )
+    plan = [run for part in arguments.parts for run in PLANS[part] if run[0] in arguments.methods]
+    complete(arguments.rows, plan)
     print("\n".join(tables(arguments.rows)))
 
 

@@ -17,7 +17,7 @@ __all__ = [
     "settings_of",
 ]
 
-EPOCHS, IMAGES, UPDATES, TRANSITIONS = 5, 128, 3, 10
+EPOCHS, IMAGES, UPDATES, TRANSITIONS = 5, 128, 4, 10
 """Of one run: epochs, images an epoch, optimizer updates an epoch, transitions of a trajectory (the first of 20)."""
 
 THREADS = 1
@@ -26,38 +26,36 @@ THREADS = 1
 Settings = dict[str, dict[str, Any]]
 """Section -> field -> value."""
 
-COMMON: dict[str, Any] = {"groups_per_batch": 32}
+COMMON: dict[str, Any] = {"group_size": 8, "groups_per_batch": 8}
 
 METHODS: dict[str, Settings] = {
     "d3po": {
         "objective": {"kind": "d3po", "beta": 10.0},
         "training": {"learning_rate": 3e-3},
-        "sampling": {"group_size": 2},
     },
     "ddpo": {
-        "objective": {"kind": "ddpo", "ratio_clip_range": 1e-2},
+        "objective": {"kind": "ddpo", "ratio_clip_range": 1e-2, "statistics_minimum": 8},
         "training": {"learning_rate": 3e-3},
-        "sampling": {"group_size": 2, "shared_initial_noise": False},
+        "sampling": {"shared_initial_noise": False},
     },
     "dpok": {
         "objective": {"kind": "dpok", "ratio_clip_range": 1e-2, "reward_weight": 10.0, "kl_weight": 0.1},
         "training": {"learning_rate": 3e-3},
-        "sampling": {"group_size": 2, "shared_initial_noise": False},
+        "sampling": {"shared_initial_noise": False},
     },
     "prdp": {
         "objective": {"kind": "prdp", "beta": 10.0, "ratio_clip_range": 1e-2},
         "training": {"learning_rate": 3e-3},
-        "sampling": {"group_size": 4, "shared_initial_noise": False},
+        "sampling": {"shared_initial_noise": False},
     },
     "reward_weighted": {
         "objective": {"kind": "reward_weighted"},
         "training": {"learning_rate": 3e-4},
-        "sampling": {"group_size": 2, "shared_initial_noise": False},
+        "sampling": {"shared_initial_noise": False},
     },
     "preferred_images": {
         "objective": {"kind": "preferred_images"},
         "training": {"learning_rate": 3e-4},
-        "sampling": {"group_size": 2},
     },
 }
 """Method -> the sections of the configuration in which it differs."""
@@ -73,11 +71,12 @@ OBJECTIVES = {
 def settings_of(method: str, changes: Settings | None = None) -> Settings:
     """Everything that decides a run but its objective and seed, as a row keeps it; ``changes`` are by section."""
     own = METHODS[method]
-    groups = IMAGES // own["sampling"]["group_size"]
+    sampling = {**COMMON, **own.get("sampling", {})}
+    groups = IMAGES // sampling["group_size"]
     settings = {
         "objective": own["objective"],
         "training": {"groups_per_step": groups // UPDATES, "first_transitions": TRANSITIONS, **own["training"]},
-        "sampling": {**COMMON, **own["sampling"]},
+        "sampling": sampling,
         "prompts": {"groups_per_epoch": groups},
     }
     return {name: {**fields, **(changes or {}).get(name, {})} for name, fields in settings.items()}
