@@ -9,7 +9,7 @@ from tests.support.label_studio import LabelStudioServer, running_label_studio
 from tests.support.project import Project, make_project, services_of
 
 LONGEST_FIRST = ("faults", "d3po_core", "flows")
-"""Of two processes, the one that begins with ``faults`` installs Label Studio first; the other has work meanwhile."""
+"""Of the processes, the one that begins with ``faults`` installs Label Studio first; the others have work meanwhile."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
