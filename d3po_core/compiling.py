@@ -16,8 +16,9 @@ __all__ = ["compile_blocks"]
 RECOMPILATIONS = 64
 """Per kind of block: SD 1.5's differ in fewer shapes. Beyond it a block runs uncompiled, with torch's warning."""
 
-FIRST_ROWS = 3
-"""Unlike any other dimension of a UNet: one that equals the batch's would be taken for the same."""
+FIRST_ROWS, FROM = (3, 17), 16
+"""Of a first batch below and from 16 rows on, where torch chooses another convolution. Unlike any other dimension of a
+UNet: one that equals the batch's would be taken for the same."""
 
 
 def compile_blocks(unet: Any) -> None:
@@ -31,31 +32,41 @@ def compile_blocks(unet: Any) -> None:
 
 
 class _FirstBatch:
-    """Before the first call of each kind (with or without gradient, adapter on, off or merged): three rows of it."""
+    """Before the first call of each kind (with or without gradient, adapter on, off or merged, few rows or many): a batch
+    that is the same in every process. One row has a graph of its own, which no other batch uses."""
 
     def __init__(self) -> None:
         self._met: set[tuple[bool, ...]] = set()
 
     def __call__(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kind = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *_adapter_state(unet))
-        if kind in self._met:
+        rows = args[0].shape[0]
+        kind = (rows >= FROM, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *_adapter_state(unet))
+        if rows == 1 or kind in self._met:
             return
         self._met.add(kind)
-        rows = args[0].shape[0]
+        try:
+            self._run(unet, args, kwargs, rows)
+        except Exception:
+            self._met.discard(kind)
+            raise
+
+    @staticmethod
+    def _run(unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], rows: int) -> None:
+        first = FIRST_ROWS[rows >= FROM]
         output = unet(
-            *(_three_rows(value, rows) for value in args),
-            **{name: _three_rows(value, rows) for name, value in kwargs.items()},
+            *(_first_rows(value, rows, first) for value in args),
+            **{name: _first_rows(value, rows, first) for name, value in kwargs.items()},
         )[0]
         trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         if output.requires_grad and trained:  # the backward graphs are made by the first backward
             torch.autograd.grad(output.float().sum(), trained, allow_unused=True)
 
 
-def _three_rows(value: Any, rows: int) -> Any:
+def _first_rows(value: Any, rows: int, first: int) -> Any:
     """Copies of the first row in the memory format of ``value``, where it has a row for each of the batch."""
     if not isinstance(value, torch.Tensor) or value.ndim == 0 or value.shape[0] != rows:
         return value
-    repeated = value.detach()[:1].repeat(FIRST_ROWS, *(1,) * (value.ndim - 1))
+    repeated = value.detach()[:1].repeat(first, *(1,) * (value.ndim - 1))
     channels_last = value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last)
     return repeated.contiguous(memory_format=torch.channels_last) if channels_last else repeated
 

@@ -198,7 +198,7 @@ class Policy:
             output = self.unet(
                 latents.to(self.network_dtype),
                 timesteps.to(self.device),
-                encoder_hidden_states=embeds.to(self.network_dtype),
+                encoder_hidden_states=embeds.to(self.network_dtype).contiguous(),
             ).sample
         return output.to(torch.promote_types(output.dtype, torch.float32))
 

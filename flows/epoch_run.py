@@ -27,6 +27,8 @@ from tasks.notices import tell
 from tasks.reports.report import report
 from tasks.training.reference import reference
 from tasks.training.train import train
+from tasks.training.training_plan import refuse_voided_pairs
+from tasks.upkeep.heal import refuse_what_was_judged
 
 __all__ = ["WaitingForPeople", "go_on_with", "run_epoch"]
 
@@ -77,6 +79,7 @@ def run_epoch(context: EpochContext, *, retrain: bool = False) -> None:
         judge(context)
         reference(context)
         train(context, retrain)
+        refuse_voided_pairs(context)
         seal = context.epoch.create_seal(build_seal(context.epoch, environment()))
         logger().info("epoch %d is sealed: content %s", context.number, seal["digest"])
     report(context)
@@ -121,13 +124,16 @@ def generate(context: EpochContext) -> None:
     in the background while the next is computed, so two are in memory at most. A shard that cannot be computed does not
     keep the others from being made; one that cannot be stored does, as the disk would not take the others either.
     """
+    missing = [name for name in context.plan["shards"] if context.epoch.latest(name) is None]
+    if missing:
+        refuse_what_was_judged(context, missing)
     encode_prompts(context)
     retries = context.configuration.orchestration.shard_retries
     compute, store = generate_shard.with_options(retries=retries), store_shard.with_options(retries=retries)
     computed: dict[str, GeneratedShard] = {}
     failed: list[State] = []
     storing: PrefectFuture | None = None
-    for name in [name for name in context.plan["shards"] if context.epoch.latest(name) is None]:
+    for name in missing:
         state = compute(context, name, quote(computed), return_state=True)
         if storing is not None:
             storing.result()

@@ -49,7 +49,8 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
             publish_progress(context, progress)
             say(f"{flow_run.name}: {progress.given} of {progress.needed} judgements, {len(progress.open)} groups open")
             if labels_complete(context, progress):
-                _resume(flow_run.id)
+                with context.run.lock_epoch(context.number):  # whoever mends the epoch ends first
+                    _resume(flow_run.id)
                 resumed.append(flow_run.id)
                 say(f"{flow_run.name}: resumed")
         except Exception as error:  # one run's trouble, of whatever kind, must not keep the others waiting

@@ -131,7 +131,7 @@ def _look_closer(status: EpochStatus, configuration: Configuration, run: Run) ->
         status.flow_runs = bound_flow_runs(run, status.number)
     except UserError as error:
         status.problems.append(str(error))
-    if status.stages["push"] == "done":
+    if status.stages["plan"] == "done":
         status.voided = len(voided(planned_context(configuration, run, status.number)))
     if status.waits_for_people:
         _look_at_people(status, planned_context(configuration, run, status.number))

@@ -7,6 +7,7 @@ import typer
 
 from flows.selected import WITH_OVERRIDES, EpochOption, RunArgument, selected_context
 from flows.terminal import console, print_table
+from tasks.errors import UserError
 
 __all__ = ["verbs"]
 
@@ -44,6 +45,10 @@ def heal(
     from tasks.upkeep.heal import Voiding
     from tasks.upkeep.heal import heal as make_again
 
+    if void is not None and not void.strip():
+        raise UserError(
+            "--void has no reason, expected why these judgements are given up", remedy="--void 'what happened'"
+        )
     voiding = None if void is None else Voiding(reason=void, by=getpass.getuser())
     broken = selected_context(run, epoch, overrides=context.args)
     healed = False

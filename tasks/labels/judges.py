@@ -11,7 +11,7 @@ from d3po_core.agreement import Agreement, JudgeQuality, agreement_of
 from tasks.context import EpochContext
 from tasks.label_studio.parse import parse_export
 from tasks.labels.connection import connect
-from tasks.labels.pull import gold_answers, judgements_of
+from tasks.labels.pull import counted_judgements, gold_answers
 from tasks.labels.push import push_plan, pushed
 
 __all__ = ["JUDGES_FILE", "agreement_now", "agreement_of_epoch", "doubts", "judge_rows", "shown_rows"]
@@ -24,7 +24,7 @@ def agreement_of_epoch(context: EpochContext) -> Agreement:
     good = {}
     if gold := gold_answers(context):
         good = {name: known.good for name, known in push_plan(context).gold.items()}
-    return agreement_of(judgements_of(context), gold, good)
+    return agreement_of(counted_judgements(context), gold, good)
 
 
 def agreement_now(context: EpochContext) -> Agreement:

@@ -66,7 +66,8 @@ def late_judgements(context: EpochContext) -> int:
     """How many judgements came, or were changed, after they were pulled."""
     frozen = {(item.id, item.updated_at) for item in judgements_of(context)}
     current = _parse(context, connect().annotations(pushed(context)["project"])).judgements
-    return sum((item.id, item.updated_at) not in frozen for item in current)
+    lost = voided(context)
+    return sum(item.group_id not in lost and (item.id, item.updated_at) not in frozen for item in current)
 
 
 @task(name="pull", cache_policy=NO_CACHE, persist_result=False)

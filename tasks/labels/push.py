@@ -14,6 +14,7 @@ from tasks.labels.gold import GOLD_FOLDER, mix_in
 from tasks.labels.media import show_gold, show_images
 from tasks.labels.repeats import repeated
 from tasks.labels.screen import screen_of
+from tasks.labels.voided import voided
 from tasks.log import logger
 
 __all__ = ["import_comparisons", "push", "push_plan", "pushed"]
@@ -46,13 +47,14 @@ def import_comparisons(context: EpochContext, *, supersede: bool = False) -> Non
         judgements_per_group=context.configuration.labels.judgements_per_group,
         media_path=str(media),
     )
-    shown = plan.shown
+    shown, lost = plan.shown, voided(context)
     items = [
         task_data(screen, plan.uid(name), _prompt(context, plan, name), [urls[image] for image in shown[name]])
         for name in _mixed(context, list(shown))
+        if name not in lost
     ]
     ls_tasks = client.import_exactly_once(project, items)
-    more = [ls_task for group in repeated(context) for ls_task in ls_tasks[plan.uid(group)]]
+    more = [ls_task for group in repeated(context) - lost for ls_task in ls_tasks[plan.uid(group)]]
     client.ask_more_people(more, context.configuration.labels.judgements_per_group + 1)
     attempt = epoch.begin("push")
     body = {

@@ -13,7 +13,7 @@ from d3po_core.records import Judgement
 from d3po_core.statistics import Interval, bootstrap_mean, wilson_share
 from storage.tables import METRICS, read_rows
 from tasks.context import EpochContext, planned_context
-from tasks.labels.pull import judgements_of
+from tasks.labels.pull import counted_judgements
 from tasks.training.training_plan import training_plan
 
 __all__ = [
@@ -165,7 +165,7 @@ def epoch_history(context: EpochContext) -> EpochHistory:
         seal=epoch.seal()["digest"],
         trained=dict(trained),
         data=training_plan(epoch, epoch.latest("train-plan"))["metrics"],
-        judgements=judgements_of(context),
+        judgements=counted_judgements(context),
         before=evaluation.get("before", {}),
         after=evaluation.get("after", {}),
         drift=evaluation.get("drift", {}),

@@ -91,11 +91,12 @@ def _content(state: CheckpointState) -> dict[str, str]:
 def _untrained(context: EpochContext, policy: Policy) -> CheckpointState:
     """The state of a first epoch in which there was nothing to train on."""
     lora = policy.lora_state()
-    zeros = {name: torch.zeros_like(value) for name, value in lora.items()}
     return CheckpointState(
         lora=lora,
-        exp_avg=zeros,
-        exp_avg_sq=zeros,
+        exp_avg={name: torch.zeros_like(value) for name, value in lora.items()},
+        exp_avg_sq={
+            name: torch.zeros_like(value) for name, value in lora.items()
+        },  # their own: safetensors shares none
         optimizer_steps=0,
         step=0,
         steps_total=0,

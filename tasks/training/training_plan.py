@@ -12,14 +12,15 @@ from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
 from storage.tables import JUDGES, PAIRS, REWARDS, read_rows, rows_digest, write_table
 from tasks.config_changes import changed_fields
-from tasks.context import EpochContext
+from tasks.context import EpochContext, run_folder
+from tasks.errors import UserError
 from tasks.labels.judges import JUDGES_FILE, agreement_of_epoch, doubts, judge_rows
 from tasks.labels.pull import counted_judgements
 from tasks.labels.voided import voided
 from tasks.log import flow_run_id, logger
 from tasks.training.micro_batch import micro_batch
 
-__all__ = ["TRAINING_FORMAT", "pairs_of", "rewards_of", "training_attempt", "training_plan"]
+__all__ = ["TRAINING_FORMAT", "pairs_of", "refuse_voided_pairs", "rewards_of", "training_attempt", "training_plan"]
 
 TRAINING_FORMAT = "d3po-training/1"
 
@@ -39,7 +40,7 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     existing, flow_run = epoch.latest("train-plan"), flow_run_id()
     # A flow run that was asked to begin again does so once, however often it is itself retried.
     again = retrain and (flow_run is None or existing is None or existing.details.get("flow_run") != flow_run)
-    if existing is not None and not again and not _has_voided(context, existing):
+    if existing is not None and not again:
         frozen = training_plan(epoch, existing)["frozen"]
         changes = changed_fields(context.configuration.section_of_class("training"), frozen)
         if changes:
@@ -47,7 +48,11 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
                 f"the training of epoch {context.number} was begun with other values:\n  " + "\n  ".join(changes),
                 remedy="put these fields back, or d3po run CONFIG --retrain to begin a new attempt with them",
             )
-        return existing
+        if not _has_voided(context, existing):
+            return existing
+        logger().warning(
+            "groups of training attempt %s were voided since; a new one begins without them", existing.attempt
+        )
     judgements = counted_judgements(context)
     pairs, statistics = judgements_to_pairs(judgements, context.configuration.training.votes)
     rewards = _rewards(context, judgements) if context.configuration.objective.spec.labels == "rewards" else []
@@ -74,21 +79,32 @@ def training_attempt(context: EpochContext, retrain: bool = False) -> Commit:
     for doubt in doubts(agreement, context.configuration.labels.gold_floor):
         logger().warning("%s", doubt)
     if not pairs and not rewards:
-        logger().warning("nothing to train on: every comparison was a tie or undecided; the adapter stays as it was")
+        logger().warning(
+            "nothing to train on: every comparison was a tie, undecided or voided; the adapter stays as it was"
+        )
     return commit
+
+
+def refuse_voided_pairs(context: EpochContext) -> None:
+    """Never seal what was trained on groups that no longer count.
+
+    Raises:
+        UserError: They were voided while it trained.
+    """
+    attempt = context.epoch.latest("train-plan")
+    if attempt is not None and _has_voided(context, attempt):
+        raise UserError(
+            f"epoch {context.number} was trained on groups that were voided meanwhile",
+            remedy=f"d3po fork {run_folder(context.configuration)} NAME trains on the others",
+        )
 
 
 def _has_voided(context: EpochContext, attempt: Commit) -> bool:
     """Whether it would train on images that are not the judged ones."""
     lost = voided(context)
-    found = bool(lost) and not lost.isdisjoint(
+    return bool(lost) and not lost.isdisjoint(
         one.group_id for one in (*pairs_of(context, attempt), *rewards_of(context, attempt))
     )
-    if found:
-        logger().warning(
-            "groups of training attempt %s were voided since; a new one begins without them", attempt.attempt
-        )
-    return found
 
 
 def pairs_of(context: EpochContext, attempt: Commit) -> list[Pair]:

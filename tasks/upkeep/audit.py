@@ -97,7 +97,9 @@ def _epoch(context: EpochContext) -> Iterator[str]:
         for name in context.plan["shards"]
         for row in read_rows(epoch.fetch(epoch.latest(name), "groups.parquet"), GROUPS)
     ]
-    judged = {row["group_id"] for row in judgements} - voided(context)
+    lost = voided(context)
+    counted = [row for row in judgements if row["group_id"] not in lost]
+    judged = {row["group_id"] for row in counted}
     orphans = [pair["group_id"] for pair in pairs if pair["group_id"] not in judged]
     if orphans:
         raise UserError(
@@ -115,11 +117,12 @@ def _epoch(context: EpochContext) -> Iterator[str]:
             f"{note['reason']}"
         )
     yield (
-        f"epoch {context.number}: {len(pairs)} pairs from {len(judgements)} judgements by "
-        f"{len({row['judge'] for row in judgements})} judges, over {len(seeds)} {_origin(context)}"
+        f"epoch {context.number}: {len(pairs)} pairs from {len(counted)} judgements by "
+        f"{len({row['judge'] for row in counted})} judges, over {len(seeds)} {_origin(context)}"
     )
     for row in judgements:
         yield f"  {row['group_id']} {row['verdict']:>10} by {row['judge']} ({row['id']}, {row['updated_at']})"
+        f"{', voided' if row['group_id'] in lost else ''}"
 
 
 def _origin(context: EpochContext) -> str:

@@ -5,7 +5,7 @@ Where the numbers come out the same, the new marker supersedes the old one and n
 judgements are kept, and no longer count.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -20,10 +20,10 @@ from tasks.generation.generate import write_prompt_embeds
 from tasks.generation.shards import write_generated
 from tasks.labels.media import show_gold, show_images
 from tasks.labels.push import push_plan
-from tasks.labels.voided import void
+from tasks.labels.voided import void, voided
 from tasks.training.reference import write_reference
 
-__all__ = ["Voiding", "heal"]
+__all__ = ["Voiding", "heal", "refuse_what_was_judged"]
 
 OUTCOMES = {True: "same content", False: "other content", None: "what it was before is not known"}
 
@@ -49,8 +49,11 @@ def heal(context: EpochContext, voiding: Voiding | None = None) -> Iterator[str]
     Raises:
         UserError: Something is damaged that cannot be computed again, or that came out otherwise after people saw it.
     """
+    there = context.epoch.commit_numbers()
     damaged = scan(context.epoch)
-    for name in context.epoch.commit_numbers():
+    if _was_judged(context):
+        damaged += [name for name in context.plan["shards"] if name not in there and name not in damaged]
+    for name in there:
         commit = context.epoch.latest(name) if name.startswith("shard-") and name not in damaged else None
         if commit is not None and commit.pruned:
             yield f"{name}: {len(commit.pruned)} files were pruned {commit.pruning}; they are not made again"
@@ -61,7 +64,9 @@ def heal(context: EpochContext, voiding: Voiding | None = None) -> Iterator[str]
         yield f"{name}: made again in attempt {after.attempt}, {OUTCOMES[check.same]}"
         if check.voided:
             yield f"{name}: {check.voided} groups no longer count; what was said of them is kept"
-    if "push" in context.epoch.commit_numbers() and "push" not in lost:
+    if voiding is not None and voided(context) and "reference" in there and "reference" not in damaged:
+        write_reference(context, "reference", supersede=True)  # of the images that are there now
+    if "push" in there and "push" not in lost:
         show_images(context)
         if "push-plan" not in lost:
             show_gold(context, push_plan(context))
@@ -95,14 +100,17 @@ class _AsBefore:
     def __call__(self, content: dict[str, Any]) -> None:
         context, name, there = self.context, self.name, self.context.epoch.commit_numbers()
         self.same = _is_as_before(context.epoch, name, content)
-        if self.same or {"push", "pull"}.isdisjoint(there):
+        if self.same or not _was_judged(context):
             return
-        if name == "reference" and "train" not in there:
+        untrained = "train" not in there and context.epoch.seal() is None
+        if name not in context.plan["shards"] and untrained:
             return  # people did not see it, and nothing was trained with it
-        voidable = name in context.plan["shards"] and "train" not in there
+        groups = _changed_groups(context, name, content) if name in context.plan["shards"] else []
+        if groups and untrained is False and context.epoch.seal() is None and voided(context).issuperset(groups):
+            return  # given up before, and cut short: no pair of them was trained on
+        voidable = bool(groups) and untrained
         if self.voiding is None or not voidable:
             self._refuse(voidable)
-        groups = _changed_groups(context, name, content)
         # Before the commit: cut short in between, nothing is trained on that was not judged.
         void(context, groups, reason=self.voiding.reason, by=self.voiding.by)
         self.voided = len(groups)
@@ -127,13 +135,33 @@ class _AsBefore:
         )
 
 
+def refuse_what_was_judged(context: EpochContext, missing: Sequence[str]) -> None:
+    """Never make images up for those that people judged: whether they come out the same is for ``heal`` to say.
+
+    Raises:
+        UserError: The epoch's images were shown or judged.
+    """
+    if _was_judged(context):
+        raise UserError(
+            f"{', '.join(missing[:4])} of epoch {context.number} is gone, and was shown to people or judged",
+            remedy=f"d3po heal {run_folder(context.configuration)} --epoch {context.number}",
+        )
+
+
+def _was_judged(context: EpochContext) -> bool:
+    return not {"push", "pull"}.isdisjoint(context.epoch.commit_numbers())
+
+
 def _changed_groups(context: EpochContext, name: str, content: dict[str, Any]) -> list[str]:
     """The shard's groups of which any trajectory or image is another; all, where nothing tells."""
     groups = [group for batch in context.plan["shards"][name] for group in batch]
     try:
-        before = dict(context.epoch.latest(name).content)
+        commit = context.epoch.latest(name)
     except StorageError:
         return groups
+    if commit is None:
+        return groups
+    before = dict(commit.content)
     size = context.configuration.sampling.group_size
     return [
         group

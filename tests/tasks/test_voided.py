@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from flows.epoch_run import generate
+from storage.errors import ConfigurationChangedError
 from storage.manifest import build_seal, environment
 from storage.verify import damage
 from tasks.context import EpochContext, run_folder
@@ -17,15 +19,15 @@ from tasks.generation.generate import write_prompt_embeds
 from tasks.labels.annotate import simulate_annotators
 from tasks.labels.pull import counted_judgements, judgements_of, labels_progress
 from tasks.labels.push import push
-from tasks.labels.voided import VOIDS, voided
+from tasks.labels.voided import VOIDS, void, voided
 from tasks.training import trainer
-from tasks.training.training_plan import pairs_of, training_attempt
+from tasks.training.training_plan import pairs_of, refuse_voided_pairs, training_attempt
 from tasks.upkeep.audit import audit
 from tasks.upkeep.heal import Voiding, heal
 from tests.support.fault_proxy import FaultProxy
 from tests.support.project import flip_byte
 
-from .conftest import again
+from .conftest import again, with_fields
 
 LOST = "shard-000001"
 DECIDED = Voiding(reason="the disk of node 3 died", by="ops")
@@ -111,6 +113,71 @@ def test_without_its_marker_a_whole_shard_is_given_up(generated: EpochContext):
     flip_byte(next((generated.run.home / generated.epoch_key).glob(f"commits/{LOST}.1.json")))
     list(heal(again(generated), DECIDED))
     assert voided(generated) == lost
+
+
+def test_a_judged_shard_without_any_marker_is_not_made_up_for(generated: EpochContext):
+    """As from a backup that lacks one: neither the flow nor heal takes other images for those that were judged."""
+    next((generated.run.home / generated.epoch_key).glob(f"commits/{LOST}.1.json")).unlink()
+    with pytest.raises(UserError, match="shard-000001 of epoch 0 is gone, and was shown to people or judged") as raised:
+        generate(again(generated))
+    assert "d3po heal" in raised.value.remedy
+    with pytest.raises(UserError, match="lost its marker"):
+        list(heal(again(generated)))
+    list(heal(elsewhere(generated), DECIDED))
+    assert len(voided(generated)) == len([group for batch in generated.plan["shards"][LOST] for group in batch])
+
+
+def test_embeddings_that_were_lost_as_well_do_not_stand_in_the_way(generated: EpochContext):
+    lost = lose(generated)
+    flip_byte(next((generated.run.home / generated.epoch_key).glob("commits/prompts.1.json")))
+    said = list(heal(elsewhere(generated), DECIDED))
+    assert [line.partition(":")[0] for line in said] == ["prompts", LOST, LOST]
+    assert voided(generated) == lost
+
+
+def test_cut_short_between_the_decision_and_the_images(generated: EpochContext, monkeypatch: pytest.MonkeyPatch):
+    """The flow may train meanwhile, without them; heal then makes the images and the epoch is sealed."""
+
+    def dies(*_, **__):
+        raise KeyboardInterrupt
+
+    lost = lose(generated)
+    with monkeypatch.context() as patched:
+        patched.setattr("storage.epoch.Epoch.commit", dies)
+        with pytest.raises(KeyboardInterrupt):
+            list(heal(elsewhere(generated), DECIDED))
+    assert voided(generated) == lost
+    trainer.run(generated, training_attempt(again(generated)).attempt)
+    assert [line.rpartition(", ")[2] for line in heal(elsewhere(generated))] == ["other content"]
+    sealed = again(generated)
+    sealed.epoch.create_seal(build_seal(sealed.epoch, environment()))
+    assert list(audit(run_folder(generated.configuration)))
+
+
+def test_other_training_fields_are_still_asked_for(generated: EpochContext):
+    training_attempt(generated)
+    lose(generated)
+    list(heal(elsewhere(generated), DECIDED))
+    with pytest.raises(ConfigurationChangedError, match="learning_rate"):
+        training_attempt(with_fields(again(generated), training={"learning_rate": 0.5}))
+
+
+def test_what_was_voided_while_it_trained_is_not_sealed(generated: EpochContext):
+    training_attempt(generated)
+    refuse_voided_pairs(generated)
+    void(generated, list(generated.groups())[:1], reason="lost", by="ops")
+    with pytest.raises(UserError, match="trained on groups that were voided meanwhile"):
+        refuse_voided_pairs(generated)
+
+
+def test_with_nothing_left_the_adapter_stays_as_it_was(generated: EpochContext):
+    for name in generated.plan["shards"]:
+        lose(generated, name)
+    list(heal(elsewhere(generated), DECIDED))
+    assert voided(generated) == set(generated.groups())
+    trainer.run(generated, training_attempt(again(generated)).attempt)
+    generated.epoch.create_seal(build_seal(generated.epoch, environment()))
+    assert "0 pairs from 0 judgements" in "\n".join(audit(run_folder(generated.configuration)))
 
 
 def test_what_an_adapter_was_made_of_is_not_exchanged(generated: EpochContext):
