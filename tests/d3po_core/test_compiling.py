@@ -101,9 +101,9 @@ def test_a_process_that_begins_in_the_middle_computes_the_same_bits(tmp_path: Pa
             stdout=subprocess.PIPE,
             text=True,
         )
-        for sizes in (["2", "5", "20", "40"], ["5", "40"])
+        for sizes in (["2", "5"], ["5"])
     ]
     through, resumed = (process.communicate(timeout=500)[0].splitlines() for process in running)
     assert [process.returncode for process in running] == [0, 0]
-    assert len(through) == 4
-    assert through[1::2] == resumed
+    assert len(through) == 2
+    assert through[1:] == resumed
