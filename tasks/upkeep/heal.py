@@ -102,15 +102,19 @@ class _AsBefore:
         self.same = _is_as_before(context.epoch, name, content)
         if self.same or not _was_judged(context):
             return
-        untrained = "train" not in there and context.epoch.seal() is None
-        if name not in context.plan["shards"] and untrained:
-            return  # people did not see it, and nothing was trained with it
-        groups = _changed_groups(context, name, content) if name in context.plan["shards"] else []
-        if groups and untrained is False and context.epoch.seal() is None and voided(context).issuperset(groups):
-            return  # given up before, and cut short: no pair of them was trained on
-        voidable = bool(groups) and untrained
-        if self.voiding is None or not voidable:
-            self._refuse(voidable)
+        sealed = context.epoch.seal() is not None
+        trained = sealed or "train" in there
+        if name not in context.plan["shards"]:
+            if trained:
+                self._refuse(voidable=False)
+            return  # people did not see it
+        groups = _changed_groups(context, name, content)
+        if trained:
+            if sealed or not voided(context).issuperset(groups):
+                self._refuse(voidable=False)
+            return  # given up before and cut short: it trained without them
+        if self.voiding is None:
+            self._refuse(voidable=True)
         # Before the commit: cut short in between, nothing is trained on that was not judged.
         void(context, groups, reason=self.voiding.reason, by=self.voiding.by)
         self.voided = len(groups)

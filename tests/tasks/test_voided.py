@@ -18,7 +18,7 @@ from tasks.exchange.fork import fork
 from tasks.generation.generate import write_prompt_embeds
 from tasks.labels.annotate import simulate_annotators
 from tasks.labels.pull import counted_judgements, judgements_of, labels_progress
-from tasks.labels.push import push
+from tasks.labels.push import import_comparisons, push, push_plan, pushed
 from tasks.labels.voided import VOIDS, void, voided
 from tasks.training import trainer
 from tasks.training.training_plan import pairs_of, refuse_voided_pairs, training_attempt
@@ -200,4 +200,8 @@ def test_people_are_not_waited_for(shown: EpochContext, proxy: FaultProxy):
     assert set(progress.open) == set(shown.groups()) - lost
     left = simulate_annotators(again(shown), objectives=["jpeg_compressibility"], error_rate=0.0, judges=1)
     assert sum(left.values()) == len(progress.open)
+    assert labels_progress(again(shown)).complete
+    import_comparisons(again(shown), supersede=True)
+    plan = push_plan(again(shown))
+    assert set(pushed(again(shown))["ls_tasks"]) == {plan.uid(group) for group in set(shown.groups()) - lost}
     assert labels_progress(again(shown)).complete
