@@ -3,7 +3,8 @@
     python -m benchmarks.scale --out benchmarks/scale.json
 
 Whole programmed epochs by `d3po run CONFIG --here` against a Prefect server of their own: T = 4, of which the
-first two transitions are trained on. Resident memory is sampled five times a second, of the flow's process (generate, then
+first two transitions are trained on, in shards of 16 groups: one is computed while another is stored at every size, so
+that what is compared is not one shard with two. Resident memory is sampled five times a second, of the flow's process (generate, then
 judge) and of the training process; what a trajectory costs comes from the times of the shards' commits and of the
 trainer's steps, in tenths of the run.
 """
@@ -66,7 +67,8 @@ def _configuration(folder: Path, config: Path, trajectories: int) -> Path:
     changed = whole.model_copy(
         update={
             "run": f"scale-{trajectories}",
-            "sampling": whole.sampling.model_copy(update={"num_inference_steps": 4}),
+            "sampling": whole.sampling.model_copy(update={"num_inference_steps": 4, "groups_per_batch": 16}),
+            "orchestration": whole.orchestration.model_copy(update={"groups_per_shard": 16}),
             "prompts": whole.prompts.model_copy(update={"groups_per_epoch": trajectories // 2}),
             "evaluation": whole.evaluation.model_copy(update={"prompts": None}),
             "training": training,

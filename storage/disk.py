@@ -70,7 +70,8 @@ class DiskBackend:
         keys = []
         for folder, folders, files in os.walk(top):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            keys += [(Path(folder) / name).relative_to(self.folder).as_posix() for name in files]
+            within = folder.removeprefix(self.location).lstrip("/")
+            keys += [f"{within}/{name}" if within else name for name in files]
         return sorted(keys)
 
     def children(self, prefix: str) -> list[str]:
@@ -166,12 +167,12 @@ def sync_tree(folder: Path) -> None:
     """
     walked = list(os.walk(folder, topdown=False))
     with ThreadPoolExecutor(_SYNCS) as pool:
-        list(pool.map(_sync_file, [Path(at) / name for at, _, files in walked for name in files]))
+        list(pool.map(_sync_file, [os.path.join(at, name) for at, _, files in walked for name in files]))
     for at, _, _ in walked:
         sync_folder(Path(at))
 
 
-def _sync_file(path: Path) -> None:
+def _sync_file(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,8 +7,7 @@ On S3 files come through a cache folder, under their keys; what is in the cache 
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+import stat
 from pathlib import Path
 from typing import TypedDict
 
@@ -27,21 +26,13 @@ class FileEntry(TypedDict):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A verified file as the file system describes it."""
-
-    sha256: str
-    signature: tuple[int, int, int, int]
+_verified: set[bytes] = set()
+"""Of each verified file a digest of its path, its content's digest and its signature: an epoch has many images."""
 
 
-_verified: dict[str, _Seen] = {}
-"""By path, as text: an epoch has many images, and a text takes a third of a ``Path``."""
-
-
-def digest_file(path: Path) -> str:
+def digest_file(path: str | os.PathLike[str]) -> str:
     """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -52,13 +43,14 @@ def digest_files(folder: Path) -> dict[str, FileEntry]:
         ValueError: There is something that is neither a file nor a folder: a link would be a reference out of the run.
     """
     entries: dict[str, FileEntry] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ValueError(f"An attempt holds files and folders only; {path} is neither")
-        if path.is_file():
-            name = path.relative_to(folder).as_posix()
-            entries[name] = FileEntry(sha256=digest_file(path), bytes=path.stat().st_size)
-    return entries
+    for at, folders, files in os.walk(folder):
+        for path in (os.path.join(at, name) for name in (*folders, *files)):
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode):
+                entries[os.path.relpath(path, folder)] = FileEntry(sha256=digest_file(path), bytes=status.st_size)
+            elif not stat.S_ISDIR(status.st_mode):
+                raise ValueError(f"An attempt holds files and folders only; {path} is neither")
+    return dict(sorted(entries.items()))
 
 
 class VerifiedFiles:
@@ -129,28 +121,29 @@ class VerifiedFiles:
         temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
         temporary.write_bytes(data)
         os.replace(temporary, path)
-        _verified[os.fspath(path)] = _Seen(entry["sha256"], _signature(path))
+        _verified.add(_seen(path, entry["sha256"]))
         return path
 
 
-def _look(path: Path, entry: Mapping[str, object]) -> str | None:
+def _look(path: Path, entry: FileEntry) -> str | None:
     """The digest that a file has now, read from it unless it was verified before; None if there is no such file."""
     try:
-        signature = _signature(path)
-        seen = _verified.get(os.fspath(path))
-        if seen is not None and seen.signature == signature:
-            return seen.sha256
+        seen = _seen(path, entry["sha256"])
+        if seen in _verified:
+            return entry["sha256"]
         digest = digest_file(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     if digest == entry["sha256"]:
-        _verified[os.fspath(path)] = _Seen(digest, signature)
+        _verified.add(seen)
     return digest
 
 
-def _signature(path: Path) -> tuple[int, int, int, int]:
-    status = path.stat()
-    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+def _seen(path: Path, digest: str) -> bytes:
+    """A file with this content, as the file system describes it now, in 16 bytes."""
+    status = os.stat(path)
+    described = (os.fspath(path), digest, status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    return hashlib.blake2b(repr(described).encode(), digest_size=16).digest()
 
 
 def _missing(what: str, entry: FileEntry, where: str, remedy: str) -> MissingDataError:

@@ -4,7 +4,7 @@ Does no I/O. The tree is drawn in the design document, under "On disk".
 """
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 __all__ = [
     "EVALUATIONS_FOLDER",
@@ -213,7 +213,7 @@ def is_checkpoint(name: str) -> bool:
 
 def parse_commit_key(key: str) -> tuple[str, int] | None:
     """Name and number of a marker; None for a file that is none."""
-    match = _COMMIT_FILE.fullmatch(PurePosixPath(key).name)
+    match = _COMMIT_FILE.fullmatch(key.rpartition("/")[2])
     return (match["name"], int(match["number"])) if match else None
 
 
@@ -231,7 +231,7 @@ def event_key(epoch: int, kind: str, number: int) -> str:
 
 def parse_event_key(key: str) -> int | None:
     """The number of ``…/000001.json``; None for a file that is none."""
-    match = re.fullmatch(r"([0-9]{6,})\.json", PurePosixPath(key).name)
+    match = re.fullmatch(r"([0-9]{6,})\.json", key.rpartition("/")[2])
     return int(match[1]) if match else None
 
 

@@ -4,7 +4,8 @@ One schema per kind of table; a table of another kind or version is refused by n
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 _FORMAT_KEY = b"format"
+_PIECE = 1024
+"""Rows that become columns at a time, so that a long table is never all Python objects."""
 
 
 def _schema(table_format: str, *fields: pa.Field) -> pa.Schema:
@@ -145,12 +148,12 @@ def table_format(schema: pa.Schema) -> str:
     return str((schema.metadata or {}).get(_FORMAT_KEY, b"(none)").decode())
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> None:
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> None:
     """Write a table, with a checksum in every page.
 
     Args:
         path: The file to write.
-        rows: A dict per row, or a frame; every column of the schema and no other.
+        rows: A dict per row, or a frame; every column of the schema and no other. An iterator is taken in pieces.
         schema: One of this module's.
 
     Raises:
@@ -181,7 +184,7 @@ def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     return list(_read(path, schema).to_pylist())
 
 
-def rows_to_bytes(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
+def rows_to_bytes(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     """The bytes of such a table's file; raises as ``write_table`` does."""
     stream = io.BytesIO()
     pq.write_table(_to_arrow(rows, schema), stream, write_page_checksum=True)
@@ -193,7 +196,7 @@ def rows_from_bytes(data: bytes, schema: pa.Schema) -> list[dict[str, Any]]:
     return list(pq.read_table(io.BytesIO(data), schema=schema).to_pylist())
 
 
-def rows_digest(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> str:
+def rows_digest(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> str:
     """The digest of what a table says, whatever the order of its rows and the bytes of its file.
 
     Raises:
@@ -203,25 +206,35 @@ def rows_digest(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Sch
     return sha256("\n".join([table_format(schema), *sorted(digest_of(row) for row in table.to_pylist())]).encode())
 
 
-def _to_arrow(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> pa.Table:
+def _to_arrow(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> pa.Table:
     kind = table_format(schema)
-    expected = set(schema.names)
-    for columns in [rows.columns] if isinstance(rows, pd.DataFrame) else rows:
-        if set(columns) != expected:
-            raise ValueError(f"A table of {kind} has the columns {schema.names}; got {sorted(columns)}")
     try:
         if isinstance(rows, pd.DataFrame):
-            table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(
-                schema.metadata
-            )
+            _check_columns(rows.columns, schema)
+            table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
+            table = table.replace_schema_metadata(schema.metadata)
         else:
-            table = pa.Table.from_pylist(rows, schema=schema)
+            table = pa.Table.from_batches(_pieces(rows, schema), schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
         raise ValueError(f"A row does not fit a table of {kind}: {error}") from None
     for column in schema:
         if not column.nullable and table[column.name].null_count:
             raise ValueError(f"Column {column.name!r} of a table of {kind} must not be empty anywhere")
     return table
+
+
+def _pieces(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    iterator = iter(rows)
+    while piece := list(islice(iterator, _PIECE)):
+        for row in piece:
+            _check_columns(row, schema)
+        yield pa.RecordBatch.from_pylist(piece, schema=schema)
+
+
+def _check_columns(columns: Iterable[str], schema: pa.Schema) -> None:
+    found = set(columns)
+    if found != set(schema.names):
+        raise ValueError(f"A table of {table_format(schema)} has the columns {schema.names}; got {sorted(found)}")
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:

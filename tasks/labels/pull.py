@@ -112,7 +112,7 @@ def judge_by_programme(context: EpochContext) -> dict[str, Any]:
     if epoch.latest("pull") is None:
         objectives, size = context.configuration.labels.objectives, context.configuration.sampling.group_size
         values = {name: programmed_values(context, name) for name in objectives}
-        judgements = [
+        judgements = (
             programmed_judgement(
                 group.id,
                 group.trajectory_ids(size),
@@ -120,11 +120,11 @@ def judge_by_programme(context: EpochContext) -> dict[str, Any]:
                 _now(),
             )
             for group in context.groups().values()
-        ]
+        )
         attempt = epoch.begin("pull")
         write_judgements(attempt.path, judgements)
         by = definitions(context.configuration, objectives)
-        epoch.commit(attempt, {"judgements": len(judgements), "source": "programmed", "objectives": by})
+        epoch.commit(attempt, {"judgements": len(context.groups()), "source": "programmed", "objectives": by})
     return dict(epoch.latest("pull").details)
 
 
@@ -179,8 +179,8 @@ def images_of(context: EpochContext, name: str) -> dict[str, np.ndarray]:
     """Trajectory id → [height, width, 3] uint8, of one committed shard, in id order."""
     commit = context.epoch.latest(name)
     folder = context.epoch.fetch(commit)
-    files = sorted(Path(folder, file) for file in commit.files if file.startswith(f"{IMAGES_FOLDER}/"))
-    return {file.stem: np.asarray(Image.open(file).convert("RGB")) for file in files}
+    files = sorted(file for file in commit.files if file.startswith(f"{IMAGES_FOLDER}/"))
+    return {Path(file).stem: np.asarray(Image.open(f"{folder}/{file}").convert("RGB")) for file in files}
 
 
 def _parse(context: EpochContext, records: Iterable[dict[str, Any]]) -> ParsedAnnotations:
@@ -200,7 +200,7 @@ def _progress(context: EpochContext, parsed: ParsedAnnotations) -> Progress:
 
 def write_judgements(folder: Path, judgements: Iterable[Judgement], file: str = JUDGEMENTS_FILE) -> None:
     """The table of an epoch's judgements, as a pull commits it."""
-    rows = [
+    rows = (
         {
             "id": item.id,
             "group_id": item.group_id,
@@ -212,7 +212,7 @@ def write_judgements(folder: Path, judgements: Iterable[Judgement], file: str = 
             "seconds": item.seconds,
         }
         for item in judgements
-    ]
+    )
     write_table(folder / file, rows, JUDGEMENTS)
 
 
