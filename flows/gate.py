@@ -46,7 +46,7 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
         try:
             context = _context(flow_run)
             progress = labels_progress(context)
-            publish_progress(context, progress)
+            publish_progress(context, progress, str(flow_run.id))
             say(f"{flow_run.name}: {progress.given} of {progress.needed} judgements, {len(progress.open)} groups open")
             if labels_complete(context, progress):
                 with context.run.lock_epoch(context.number):  # whoever mends the epoch ends first

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 from prefect.artifacts import Artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
 
 from storage.commits import Commit
 from tasks.context import EpochContext, run_folder
@@ -11,6 +13,7 @@ from tasks.costs import epoch_costs
 from tasks.labels.judges import agreement_of_epoch, shown_rows
 from tasks.labels.progress import Progress
 from tasks.labels.repeats import judgements_wanted
+from tasks.log import flow_run_id
 from tasks.training.training_plan import training_plan
 
 __all__ = ["key", "publish_adapter", "publish_pairs", "publish_plan", "publish_progress"]
@@ -42,8 +45,14 @@ def publish_plan(context: EpochContext, plan: dict[str, Any]) -> None:
     )
 
 
-def publish_progress(context: EpochContext, progress: Progress) -> None:
-    """How far people are, where that has changed since it was last shown (the gate looks every minute)."""
+def publish_progress(context: EpochContext, progress: Progress, suspended: str | None = None) -> None:
+    """How far people are, where that has changed since it was last shown (the gate looks every minute).
+
+    Args:
+        context: The epoch.
+        progress: How far they are.
+        suspended: The epoch's flow run, where another looks in its place; it is there that people look for it.
+    """
     rows = [{"judge": judge, "judgements": count} for judge, count in sorted(progress.per_judge.items())]
     table = [{"judge": "all", "judgements": f"{progress.given} of {progress.needed}"}, *rows]
     description = (
@@ -52,8 +61,18 @@ def publish_progress(context: EpochContext, progress: Progress) -> None:
     )
     # _sync: also where an event loop runs
     shown = Artifact.get(key(context, "annotation-progress"), _sync=True)
-    if shown is None or (shown.description, json.loads(shown.data or "null")) != (description, table):
-        create_table_artifact(table=table, key=key(context, "annotation-progress"), description=description, _sync=True)
+    if shown is not None and (shown.description, json.loads(shown.data or "null")) == (description, table):
+        return
+    # Not create_table_artifact, which warns where no flow runs, as in the verbs.
+    artifact = ArtifactCreate(
+        type="table",
+        key=key(context, "annotation-progress"),
+        description=description,
+        data=json.dumps(table),
+        flow_run_id=suspended or flow_run_id(),
+    )
+    with get_client(sync_client=True) as client:
+        client.create_artifact(artifact)
 
 
 def publish_pairs(context: EpochContext, attempt: Commit) -> None:

@@ -326,6 +326,9 @@ def test_report_and_artifacts(project: Project, sealed: Sealed):
     assert "1 epoch of d3po" in page.read_text()
     wanted = {"plan", "contact-sheet", "annotation-progress", "judgements", "judges", "training-curves", "adapter"}
     assert {f"human-{name}" for name in wanted} <= keys
+    bound = {one["flow_run_id"] for one in Run.open(str(project.runs), "human").bindings(0)}
+    shown = {str(artifact.flow_run_id) for artifact in artifacts if artifact.key == "human-annotation-progress"}
+    assert shown <= bound, "the people's progress is shown by the epoch's flow run, whoever looks"
 
 
 # ---- audit ------------------------------------------------------------------------------------------------------------
