@@ -32,8 +32,7 @@ test: install system-packages  ## all tests, against a real Label Studio, Prefec
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@# Four processes, as they wait for servers half of the time; a file's tests stay together, as they share services.
-	@# The files come in the order of tests/conftest.py: xdist's own, many tests first, leaves the longest files for the end.
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --durations 10
 
 quick: install  ## the tests that take less than ten seconds each
 	$(BIN)/python -m pytest -m 'not slow' -x
