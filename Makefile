@@ -31,8 +31,9 @@ epoch: install  ## one whole epoch on the bundled model: services up, generate, 
 test: install system-packages  ## all tests, against a real Label Studio, Prefect server, browser, S3 server, PostgreSQL
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	@# Four processes, as they wait for servers half of the time; a file's tests stay together, as they share services.
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --durations 10
+	@# Four processes, as they wait for servers half of the time; a file's tests stay together, as they share services,
+	@# and files keep the order that tests/conftest.py gives them: the longest first.
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
 quick: install  ## the tests that take less than ten seconds each
 	$(BIN)/python -m pytest -m 'not slow' -x

@@ -4,6 +4,7 @@ RUN is a run's folder as it lies there (``runs/demo``, ``s3://bucket/runs/demo``
 run's folder, for the configuration that it was made with; its fields can be overridden by ``--section.field value``. Heavy imports wait until a verb needs them.
 """
 
+import logging
 import os
 import sys
 
@@ -34,6 +35,8 @@ def main() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING" if "--here" not in sys.argv else "INFO")
     # Without an address Prefect would start a server of its own for a moment, and nothing would find its runs again.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
+    # It warns whenever a verb ends within milliseconds of its last event, which is sent all the same.
+    logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     from flows.service_settings import load_environment
 
     load_environment()

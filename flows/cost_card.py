@@ -7,7 +7,7 @@ from tasks.costs import EpochCosts, epoch_costs
 from tasks.evaluation.held_out import KL_PROMPTS
 from tasks.generation.prompts import read_prompts
 from tasks.policies import policy_for
-from tasks.timing import StepTimes, time_steps
+from tasks.timing import StepTimes, drawing_seconds, time_steps
 
 __all__ = ["cost_card"]
 
@@ -32,11 +32,14 @@ def cost_card(configuration: Configuration) -> Iterator[tuple[str, str]]:
     yield "… held-out images, before and after", f"{costs.held_out_evaluations:,}"
     yield "on disk", f"{costs.disk_megabytes(policy.image_size):,.1f} MB"
     yield "peak memory", f"{times.peak_megabytes:,.0f} MB ({policy.device.type})"
-    for what, seconds in _seconds(configuration, costs, times, held_out).items():
+    drawing = drawing_seconds(policy.image_size, held_out)
+    for what, seconds in _seconds(configuration, costs, times, held_out, drawing).items():
         yield what, _duration(seconds)
 
 
-def _seconds(configuration: Configuration, costs: EpochCosts, times: StepTimes, held_out: int) -> dict[str, float]:
+def _seconds(
+    configuration: Configuration, costs: EpochCosts, times: StepTimes, held_out: int, drawing: float
+) -> dict[str, float]:
     rows = 1 if configuration.sampling.guidance_scale == 1 else 2
     # The flow's process starts once more when people have judged; the training has a process of its own.
     starts = (3 if configuration.labels.source == "people" else 2) * times.start
@@ -49,7 +52,8 @@ def _seconds(configuration: Configuration, costs: EpochCosts, times: StepTimes, 
         * (times.trained_evaluation + costs.passes_without_gradient * times.sampled_evaluation),
         "report": costs.held_out_evaluations / rows * times.sampled_evaluation
         + 2 * held_out * times.decoded_image
-        + kl,
+        + kl
+        + drawing,
         "starts of processes": starts,
     }
     return stages | {"together, without the people": sum(stages.values())}

@@ -23,11 +23,15 @@ from storage.files import digest_files
 from storage.trajectories import write_shard
 from tasks.config import Configuration
 from tasks.generation.shards import to_arrays
+from tasks.reports.figures import side_by_side
+from tasks.reports.plots import Line, Panel, panel
 from tasks.training.micro_batch import micro_batch
 
-__all__ = ["StepTimes", "median_seconds", "time_steps"]
+__all__ = ["StepTimes", "drawing_seconds", "median_seconds", "time_steps"]
 
 ROUNDS = 5
+PANELS = 25
+"""Of an epoch's curves and of its run's page, about; the first takes the plotting library's import as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,20 @@ def _start(configuration: Configuration) -> float:
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     return time.perf_counter() - begun
+
+
+def drawing_seconds(image_size: int, held_out: int) -> float:
+    """What the pages of an epoch and of its run take to draw here: pictures before and after, and plots."""
+    begun = time.perf_counter()
+    if held_out:
+        noise = np.random.default_rng(0).integers(0, 256, (held_out, image_size, image_size, 3), np.uint8)
+        side_by_side({"before": list(noise), "after": list(noise)}, [""] * held_out)
+    plot = Panel(title="", x_label="", lines=[Line(name="", x=range(8), y=range(8))])
+    panel(plot)
+    first = time.perf_counter() - begun
+    begun = time.perf_counter()
+    panel(plot)
+    return first + (PANELS - 1) * (time.perf_counter() - begun)
 
 
 def median_seconds(policy: Policy, call: Callable[[], object]) -> float:

@@ -78,5 +78,5 @@ def png(pixels: np.ndarray) -> bytes:
 
 def _png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True)
+    image.save(stream, format="PNG")
     return stream.getvalue()

@@ -91,12 +91,12 @@ def _content(state: CheckpointState) -> dict[str, str]:
 def _untrained(context: EpochContext, policy: Policy) -> CheckpointState:
     """The state of a first epoch in which there was nothing to train on."""
     lora = policy.lora_state()
+    # Tensors of their own for each moment: safetensors stores none twice.
+    first, second = ({name: torch.zeros_like(value) for name, value in lora.items()} for _ in range(2))
     return CheckpointState(
         lora=lora,
-        exp_avg={name: torch.zeros_like(value) for name, value in lora.items()},
-        exp_avg_sq={
-            name: torch.zeros_like(value) for name, value in lora.items()
-        },  # their own: safetensors shares none
+        exp_avg=first,
+        exp_avg_sq=second,
         optimizer_steps=0,
         step=0,
         steps_total=0,

@@ -121,8 +121,8 @@ def _epoch(context: EpochContext) -> Iterator[str]:
         f"{len({row['judge'] for row in counted})} judges, over {len(seeds)} {_origin(context)}"
     )
     for row in judgements:
-        yield f"  {row['group_id']} {row['verdict']:>10} by {row['judge']} ({row['id']}, {row['updated_at']})"
-        f"{', voided' if row['group_id'] in lost else ''}"
+        mark = ", voided" if row["group_id"] in lost else ""
+        yield f"  {row['group_id']} {row['verdict']:>10} by {row['judge']} ({row['id']}, {row['updated_at']}){mark}"
 
 
 def _origin(context: EpochContext) -> str:

@@ -148,7 +148,7 @@ def refuse_what_was_judged(context: EpochContext, missing: Sequence[str]) -> Non
     if _was_judged(context):
         raise UserError(
             f"{', '.join(missing[:4])} of epoch {context.number} is gone, and was shown to people or judged",
-            remedy=f"d3po heal {run_folder(context.configuration)} --epoch {context.number}",
+            remedy=context.epoch.heal_command,
         )
 
 

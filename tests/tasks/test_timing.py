@@ -5,7 +5,7 @@ import torch
 
 from flows import cost_card
 from tasks.policies import policy_for
-from tasks.timing import StepTimes, time_steps
+from tasks.timing import StepTimes, drawing_seconds, time_steps
 
 from .conftest import Begin
 
@@ -27,6 +27,10 @@ def test_a_few_steps_are_timed_and_leave_the_policy_as_it_was(begin: Begin):
     assert all(parameter.grad is None for parameter in policy.lora_parameters().values())
 
 
+def test_what_a_report_draws_is_timed():
+    assert drawing_seconds(16, 4) > 0
+
+
 def test_the_card_is_the_arithmetic_times_the_seconds(begin: Begin, monkeypatch: pytest.MonkeyPatch):
     timed = StepTimes(
         sampled_evaluation=90.0,
@@ -37,6 +41,7 @@ def test_the_card_is_the_arithmetic_times_the_seconds(begin: Begin, monkeypatch:
         peak_megabytes=321.0,
     )
     monkeypatch.setattr(cost_card, "time_steps", lambda policy, configuration: timed)
+    monkeypatch.setattr(cost_card, "drawing_seconds", lambda image_size, held_out: 1000.0 * held_out)
     card = dict(cost_card.cost_card(begin(evaluation={"prompts": "prompts.txt"}).configuration))
     assert card["images"] == "12"
     assert card["judgements to collect"] == "none"
@@ -46,5 +51,7 @@ def test_the_card_is_the_arithmetic_times_the_seconds(begin: Begin, monkeypatch:
     assert card["train"] == f"{6 * 7 * 2 * 10 / 3600:.2f} h", (
         "6 pairs of images with one start, 4 transitions, 2 inner epochs"
     )
-    assert card["report"] == f"{(2 * 8 * (4 * 90 + 8) + 3 * 8 * 4 * 90) / 3600:.2f} h", "and the KL of its prompts"
+    assert card["report"] == f"{(2 * 8 * (4 * 90 + 8) + 3 * 8 * 4 * 90 + 8000) / 3600:.2f} h", (
+        "the KL of its prompts, and the drawing"
+    )
     assert card["starts of processes"] == "14 s", "the flow's and the trainer's"

@@ -87,6 +87,7 @@ def test_nothing_is_made_of_their_judgements(generated: EpochContext, tmp_path: 
     (told,) = (line for line in lines if "no longer count" in line)
     assert f"{len(lost)} groups no longer count, by ops" in told
     assert told.endswith("the disk of node 3 died")
+    assert {line.split()[0] for line in lines if line.endswith(", voided")} == lost
     comparisons, count = export_preferences(again(generated), tmp_path, "pickapic")
     assert count == len(pd.read_parquet(comparisons)) == len(generated.groups()) - len(lost)
     assert export_preferences(again(generated), tmp_path, "chosen")[1] == len(paired(generated))
