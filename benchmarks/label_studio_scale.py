@@ -30,6 +30,7 @@ from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run, open_run
 from tasks.generation.plan import make_plan
+from tasks.labels.first_look import CAREFUL_UP_TO, too_few_answers
 from tasks.labels.pull import labels_complete, labels_progress, pull
 from tasks.labels.push import push
 from tests.support.label_studio import DATABASE, LabelStudioServer, running_label_studio
@@ -74,6 +75,7 @@ def measured(configuration: Configuration, server: LabelStudioServer) -> dict[st
     steps = {"plan": in_own_process(plan_step, configuration)}
     write_shards(context)
     steps["push"] = in_own_process(push_step, configuration)
+    steps["first look"] = in_own_process(first_look_step, configuration)
     answer_everything(context, server.connect(seconds=60), server.data / DATABASE)
     steps["progress"] = in_own_process(progress_step, configuration)
     steps["pull"] = in_own_process(pull_step, configuration)
@@ -92,6 +94,12 @@ def plan_step(context: EpochContext) -> None:
 
 def push_step(context: EpochContext) -> None:
     push.fn(context)
+
+
+def first_look_step(context: EpochContext) -> None:
+    answers = too_few_answers(context)
+    if (answers is None) != (len(context.groups()) <= CAREFUL_UP_TO):
+        raise AssertionError(f"nobody has answered, and a first look says {answers}")
 
 
 def progress_step(context: EpochContext) -> None:

@@ -39,12 +39,17 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
     if not suspended:
         return resumed, problems
     # Not before: importing what it takes to look costs more than a minute's look that finds nobody waiting.
-    from tasks.artifacts import publish_progress
+    from tasks.artifacts import publish_answers, publish_progress
+    from tasks.labels.first_look import too_few_answers
     from tasks.labels.pull import labels_complete, labels_progress
 
     for flow_run in suspended:
         try:
             context = _context(flow_run)
+            if (answers := too_few_answers(context)) is not None:
+                publish_answers(context, answers, str(flow_run.id))
+                say(f"{flow_run.name}: {answers.given} answers, at least {answers.needed} needed")
+                continue
             progress = labels_progress(context)
             publish_progress(context, progress, str(flow_run.id))
             say(f"{flow_run.name}: {progress.given} of {progress.needed} judgements, {len(progress.open)} groups open")

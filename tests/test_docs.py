@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,10 @@ def tracked() -> list[str]:
 
 def test_every_file_in_the_tree_exists() -> None:
     assert [path for path in named_in_tree() if not (REPOSITORY / path).exists() and path != "docs/images"] == []
+
+
+def test_nothing_is_in_the_tree_twice() -> None:
+    assert [path for path, times in Counter(named_in_tree()).items() if times > 1] == []
 
 
 def test_every_module_is_in_the_tree() -> None:

@@ -188,6 +188,16 @@ class LabelStudioClient:
             )
         return total
 
+    def answers(self, project: int) -> int:
+        """Annotations and skips that the project has, valid or not; counted by the server at this moment."""
+        found = self._project(project)
+        counts = (found.total_annotations_number, found.skipped_annotations_number)
+        if not all(isinstance(count, int) for count in counts):
+            raise UnreachableError(
+                f"{self.url} does not say how many annotations project {project} has.", "d3po services status"
+            )
+        return sum(counts)
+
     def tasks(self, project: int) -> dict[str, list[tuple[int, dict]]]:
         """uid to (task, data) of the whole project, complete or an error: a later page can be missing silently."""
         for _ in range(READ_ATTEMPTS):

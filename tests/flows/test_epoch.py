@@ -16,8 +16,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from prefect.artifacts import Artifact
 from safetensors.torch import load_file
 
+from flows.gate import check_suspended
 from storage.run import Run
 from storage.tables import GROUPS, JUDGEMENTS, PAIRS, PEOPLE, read_rows
 from tests.support.project import Finished, Project, flip_byte, until
@@ -206,6 +208,18 @@ def table(project: Project, number: int, commit: str, file: str, schema) -> list
 
 
 # ---- while people judge -----------------------------------------------------------------------------------------------
+
+
+def test_while_a_large_epoch_cannot_be_complete_its_answers_are_only_counted(
+    project: Project, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tasks.labels.first_look.CAREFUL_UP_TO", 0)
+    said: list[str] = []
+    with project.entered():
+        assert check_suspended(said.append) == ([], [])
+        shown = Artifact.get("human-annotation-progress", _sync=True)
+    assert [line.partition(": ")[2] for line in said] == ["0 answers, at least 6 needed"]
+    assert json.loads(shown.data)[0]["judgements"] == "0, at least 6 needed"
 
 
 def test_it_waits_for_people_and_says_what_is_missing(project: Project, waiting: Waiting):
