@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from d3po_core.evaluations import micro_batches
 from d3po_core.policy import Policy
 from tasks.timing import median_seconds
 
-__all__ = ["Best", "sampling_floor", "sweep", "training_floor"]
+__all__ = ["Best", "laid_out", "sampling_floor", "sweep", "training_floor"]
 
-SIZES = (8, 16, 24, 32, 48, 64, 96)
+SIZES = (1, 4, 8, 16, 32, 64, 96)
 DECODED = (1, 4, 16, 64)
 
 
@@ -32,31 +33,31 @@ class Best:
 
 
 def training_floor(policy: Policy, evaluations: int, best: Best) -> None:
-    """That many guided forwards with the LoRA's backward."""
+    """That many guided forwards with the LoRA's backward; the network is laid out as ``best`` says."""
     parameters = list(policy.lora_parameters().values())
-    with _laid_out(policy, best):
-        for rows in _sizes(evaluations, best.batch):
-            output = _guided(policy, rows, best)
-            torch.autograd.grad(output, parameters, grad_outputs=torch.ones_like(output))
+    for rows in _sizes(evaluations, best.batch):
+        output = _guided(policy, rows, best)
+        torch.autograd.grad(output, parameters, grad_outputs=torch.ones_like(output))
 
 
 @torch.no_grad()
 def sampling_floor(policy: Policy, evaluations: int, images: int, best: Best) -> None:
-    """That many guided forwards, and the images decoded."""
-    with _laid_out(policy, best):
-        for rows in _sizes(evaluations, best.batch):
-            _guided(policy, rows, best)
+    """That many guided forwards, and the images decoded; the network is laid out as ``best`` says."""
+    for rows in _sizes(evaluations, best.batch):
+        _guided(policy, rows, best)
     vae = policy.parts.vae
     for rows in _sizes(images, best.decoded):
         vae.decode(torch.zeros(rows, *policy.latent_shape, device=policy.device))
 
 
 def sweep(policy: Policy, train: bool, sizes: Sequence[int] = SIZES) -> Best:
-    """The best batch size and memory format for training or for sampling."""
+    """The best batch size and memory format for training or for sampling, of two medians each, there and back."""
     found: dict[str, float] = {}
     ways = [Best(size, last, 16, {}) for size in sizes for last in (False, True)]
-    for way in ways:
-        found[_name(way)] = median_seconds(policy, _call(policy, train, way)) / (2 * way.batch) * 1e3
+    for way in (*ways, *reversed(ways)):
+        with laid_out(policy, way):
+            now = median_seconds(policy, _call(policy, train, way)) / (2 * way.batch) * 1e3
+        found[_name(way)] = min(now, found.get(_name(way), now))
     best = min(ways, key=lambda way: found[_name(way)])
     milliseconds = {name: round(value, 3) for name, value in found.items()}
     return Best(best.batch, best.channels_last, 0 if train else _best_decoding(policy), milliseconds)
@@ -73,7 +74,7 @@ def _best_decoding(policy: Policy) -> int:
 
 
 @contextmanager
-def _laid_out(policy: Policy, best: Best) -> Iterator[None]:
+def laid_out(policy: Policy, best: Best) -> Iterator[None]:
     """The network's weights in this memory format, and afterwards as they were."""
     before = policy.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     policy.unet.to(memory_format=torch.channels_last if best.channels_last else torch.contiguous_format)
@@ -99,7 +100,8 @@ def _guided(policy: Policy, rows: int, best: Best) -> torch.Tensor:
 
 
 def _sizes(total: int, batch: int) -> list[int]:
-    return [min(batch, total - first) for first in range(0, total, batch)]
+    """Even ones, as many as needed."""
+    return [len(run) for run in micro_batches([1] * total, batch)]
 
 
 def _name(way: Best) -> str:

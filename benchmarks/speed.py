@@ -12,13 +12,14 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.floor import sampling_floor, sweep, training_floor
+from benchmarks.floor import Best, laid_out, sampling_floor, sweep, training_floor
 from benchmarks.opponent import Opponent, sample
 from benchmarks.prepared import copied, planned, prepared
 from d3po_core.policy import Policy
@@ -35,19 +36,33 @@ CASES = {
     "k = 2": {"size": 2, "groups": 16, "screen": "compare", "groups_per_step": 4},
     "k = 7, 3 marked": {"size": 7, "groups": 6, "screen": "mark", "groups_per_step": 4},
     "k = 2, an optimizer step per pair": {"size": 2, "groups": 16, "screen": "compare", "groups_per_step": 1},
+    "k = 2, 5 of 20 transitions": {
+        **{"size": 2, "groups": 16, "screen": "compare", "groups_per_step": 4},
+        "transitions_per_trajectory": 5,
+    },
 }
+"""The last one evaluates less than the mathematics of all transitions needs: it is still counted by all of them."""
 OPPONENT_PAIRS = 4
+OPPONENT_THREADS = (1, 2)
+"""Batches of one gain little by a second thread, or lose; the faster of the two is compared."""
 SAMPLED_GROUPS = 32
 
 
 def configured(
-    config: Path, root: Path, overrides: list[str], size: int, groups: int, screen: str, groups_per_step: int
+    config: Path,
+    root: Path,
+    overrides: list[str],
+    size: int,
+    groups: int,
+    screen: str,
+    groups_per_step: int,
+    transitions_per_trajectory: int | None = None,
 ) -> Configuration:
     """The configuration with a case's sizes; all T transitions are trained on, as published."""
     whole = load_configuration(config, overrides)
     return whole.model_copy(
         update={
-            "run": f"speed-{size}-{groups_per_step}",
+            "run": f"speed-{size}-{groups_per_step}-{transitions_per_trajectory}",
             "storage": whole.storage.model_copy(update={"root": str(root)}),
             "prompts": whole.prompts.model_copy(update={"groups_per_epoch": groups}),
             "labels": whole.labels.model_copy(update={"screen": screen}),
@@ -55,16 +70,19 @@ def configured(
                 update={"group_size": size, "groups_per_batch": max(1, whole.sampling.groups_per_batch * 2 // size)}
             ),
             "training": whole.training.model_copy(
-                update={"first_transitions": None, "groups_per_step": groups_per_step}
+                update={
+                    "first_transitions": None,
+                    "groups_per_step": groups_per_step,
+                    "transitions_per_trajectory": transitions_per_trajectory,
+                }
             ),
         }
     )
 
 
-def training(context: EpochContext, rounds: int) -> dict[str, Any]:
+def training(context: EpochContext, rounds: int, best: Best) -> dict[str, Any]:
     """One case's seconds per pair-transition, by who."""
     policy, initial = policy_for(context.configuration), policy_for(context.configuration).lora_state()
-    best = sweep(policy, train=True)
     attempt = training_attempt(context)
     pairs = pairs_of(context, attempt)
     groups = sorted({pair.group_id for pair in pairs})
@@ -81,23 +99,26 @@ def training(context: EpochContext, rounds: int) -> dict[str, Any]:
         policy.load_lora_state(initial)
         return lambda: trainer.run(own, attempt.attempt)
 
-    def published() -> Callable[[], None]:
+    def published(threads: int) -> Callable[[], None]:
         policy.load_lora_state(initial)
         opponent = Opponent(policy)
-        return lambda: opponent.train(trajectories, embeds, theirs)
+        return lambda: _with_threads(threads, lambda: opponent.train(trajectories, embeds, theirs))
+
+    def floor() -> None:
+        with laid_out(policy, best):
+            training_floor(policy, needed, best)
 
     per = {
-        "opponent": (published, len(theirs) * steps),
+        **{f"opponent, {n} threads": (partial(published, n), len(theirs) * steps) for n in OPPONENT_THREADS},
         "product": (ours, len(pairs) * steps),
-        "floor": (lambda: lambda: training_floor(policy, needed, best), len(pairs) * steps),
+        "floor": (lambda: floor, len(pairs) * steps),
     }
-    return _alternate(per, rounds) | {"pairs": len(pairs), "evaluations": needed, "sweep_ms": best.milliseconds}
+    return _alternate(per, rounds) | {"pairs": len(pairs), "evaluations": needed}
 
 
-def sampling(context: EpochContext, rounds: int) -> dict[str, Any]:
+def sampling(context: EpochContext, rounds: int, best: Best) -> dict[str, Any]:
     """Seconds per image, by who."""
     policy: Policy = policy_for(context.configuration)
-    best = sweep(policy, train=False)
     size, groups = context.configuration.sampling.group_size, context.groups()
     steps, images = context.configuration.sampling.num_inference_steps, len(groups) * size
     needed = images * steps - (images - len(groups))
@@ -107,21 +128,34 @@ def sampling(context: EpochContext, rounds: int) -> dict[str, Any]:
         own = copied(context, Path(tempfile.mkdtemp(dir=Path(context.run.root).parent)))
         return lambda: [write_generated(own, name) for name in own.plan["shards"]]
 
-    def published() -> Callable[[], None]:
+    def published(threads: int) -> Callable[[], None]:
         folder = Path(tempfile.mkdtemp(dir=Path(context.run.root).parent))
-        return lambda: sample(policy, prompts, size, folder)
+        return lambda: _with_threads(threads, lambda: sample(policy, prompts, size, folder))
 
-    def merged_floor() -> None:
-        with policy.merged():
+    def floor() -> None:
+        with laid_out(policy, best), policy.merged():
+            sampling_floor(policy, needed, images, best)
+
+    def floor_beside() -> None:
+        with laid_out(policy, best):
             sampling_floor(policy, needed, images, best)
 
     per = {
-        "opponent": (published, len(prompts) * size),
+        **{f"opponent, {n} threads": (partial(published, n), len(prompts) * size) for n in OPPONENT_THREADS},
         "product": (ours, images),
-        "floor": (lambda: lambda: sampling_floor(policy, needed, images, best), images),
-        "merged floor": (lambda: merged_floor, images),
+        "floor": (lambda: floor, images),
+        "floor, the adapter computed beside the weights": (lambda: floor_beside, images),
     }
-    return _alternate(per, rounds) | {"images": images, "sweep_ms": best.milliseconds}
+    return _alternate(per, rounds) | {"images": images}
+
+
+def _with_threads(threads: int, call: Callable[[], None]) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        call()
+    finally:
+        torch.set_num_threads(before)
 
 
 def _alternate(per: dict[str, tuple[Callable[[], Callable[[], None]], int]], rounds: int) -> dict[str, Any]:
@@ -138,14 +172,18 @@ def _alternate(per: dict[str, tuple[Callable[[], Callable[[], None]], int]], rou
         if round_number:
             print({name: f"{values[-1] * 1e3:.1f} ms" for name, values in seconds.items()}, flush=True)
 
+    faster = min((name for name in seconds if name.startswith("opponent")), key=lambda name: median(seconds[name]))
+
     def ratio(a: str, b: str) -> dict[str, float]:
         each = [x / y for x, y in zip(seconds[a], seconds[b], strict=True)]
         return {"median": round(median(each), 3), "least": round(min(each), 3), "most": round(max(each), 3)}
 
-    compared = [("opponent", "product"), ("opponent", "floor"), ("product", "floor"), ("product", "merged floor")]
     return {
         "milliseconds": {name: round(median(values) * 1e3, 2) for name, values in seconds.items()},
-        **{f"{a}/{b}": ratio(a, b) for a, b in compared if b in seconds},
+        "opponent/product": ratio(faster, "product"),
+        "opponent/floor": ratio(faster, "floor"),
+        "product/floor": ratio("product", "floor"),
+        "rounds_ms": {name: [round(value * 1e3, 2) for value in values] for name, values in seconds.items()},
     }
 
 
@@ -156,17 +194,23 @@ def main() -> None:
     parser.add_argument("--only", choices=["sampling", *CASES])
     parser.add_argument("--out", type=Path)
     arguments, overrides = parser.parse_known_args()
-    found: dict[str, Any] = {}
+    policy = policy_for(load_configuration(arguments.config, overrides))
+    bests = {train: sweep(policy, train) for train in (True, False)}
+    found: dict[str, Any] = {
+        f"sweep, {what}, ms an evaluation": bests[train].milliseconds
+        for train, what in ((True, "training"), (False, "sampling"))
+    }
+    print(json.dumps(found, indent=1), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name, case in CASES.items():
             configuration = configured(arguments.config, Path(folder) / "runs", overrides, **case)
             if arguments.only in (None, "sampling") and "sampling" not in found:
                 more = configuration.prompts.model_copy(update={"groups_per_epoch": SAMPLED_GROUPS})
                 fresh = configuration.model_copy(update={"run": "speed-sampling", "prompts": more})
-                found["sampling"] = sampling(planned(fresh), arguments.rounds)
+                found["sampling"] = sampling(planned(fresh), arguments.rounds, bests[False])
                 print(json.dumps({"sampling": found["sampling"]}, indent=1), flush=True)
             if arguments.only in (None, name):
-                found[name] = training(prepared(configuration), arguments.rounds)
+                found[name] = training(prepared(configuration), arguments.rounds, bests[True])
                 print(json.dumps({name: found[name]}, indent=1), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")

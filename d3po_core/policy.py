@@ -78,8 +78,7 @@ class Policy:
         )
         dtype, device = torch_dtype(model.dtype), pick_device(model.device)
         unet = load_part(UNet2DConditionModel, folder, "unet", dtype, device)
-        if device.type == "cuda":
-            unet.to(memory_format=torch.channels_last)  # on CPUs it makes no difference (benchmarks/README.md)
+        unet.to(memory_format=torch.channels_last)  # training is a tenth faster, on CPUs too (benchmarks/README.md)
         if lora is not None:
             adapters.add_adapter(unet, lora, lora_seed)
         if model.compile == "blocks":

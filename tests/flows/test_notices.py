@@ -99,19 +99,19 @@ def test_a_failure_is_told_once_a_flow_run(project: Project, told: Messages):
 
 
 def test_a_killed_process_is_told_by_its_worker(project: Project, told: Messages):
-    config = configuration(project, "killed")
+    config = configuration(project, "crashed")
     project.prefect("deployment", "run", "epoch/epoch", "-p", f"config={config}").good()
-    until(lambda: (project.epoch("killed") / "bindings").exists(), 240, "the epoch", every=0.02)
+    until(lambda: (project.epoch("crashed") / "bindings").exists(), 240, "the epoch", every=0.02)
     for process in psutil.process_iter(["cmdline", "cwd"]):
         if process.info["cwd"] == str(project.folder) and "prefect.engine" in (process.info["cmdline"] or []):
             process.kill()
     until(lambda: told, 120, "the news of the crash", every=0.2)
     assert told[0]["subject"] == "killed, epoch 0: the flow run crashed"
     time.sleep(5.0)  # the worker and Prefect's runner both report the crash; the later report would undo the retry
-    project.prefect("flow-run", "retry", flow_of(project, "killed")).good()
+    project.prefect("flow-run", "retry", flow_of(project, "crashed")).good()
     project.verb("status", "runs/killed", "--wait-for", "seal", "--timeout", "240").good()
     until(lambda: len(told) >= 2, 60, "the news of the seal", every=0.2)
-    assert events(project, "killed") == ["failed", "sealed"]
+    assert events(project, "crashed") == ["failed", "sealed"]
 
 
 def test_news_that_cannot_be_sent_fail_nothing(project: Project):
