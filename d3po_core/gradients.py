@@ -82,7 +82,10 @@ def _one_pass(
         _scatter(current, batch, values.detach().cpu())
         coefficients, metrics = _coefficients(objective, parts, current, count)
         kl, beside = _kl_gradient(policy, objective, parts, batch, output, count)
-        _backward(policy, output, values, _gather(coefficients, batch), kl)
+        weights = _gather(coefficients, batch)
+        if kl is not None or bool(weights.any()):
+            _backward(policy, output, values, weights, kl)
+        del output, values  # with their graph, where there was no backward to free it
         _merged(_merged(total, metrics), beside)
     return total
 

@@ -9,6 +9,7 @@ from d3po_core.devices import use_threads
 from d3po_core.draws import draw_noise
 from d3po_core.group_data import GroupData
 from d3po_core.labels import Labels
+from d3po_core.objectives.specs import ObjectiveSpec
 from d3po_core.order import OptimizerStep
 from d3po_core.policy import Policy
 from d3po_core.records import Trajectories, TrajectorySource
@@ -93,10 +94,12 @@ def read_groups(
         latents = trajectories.latents[chosen]
         stored = base = torch.zeros(len(names), len(transitions), dtype=torch.float64)
         draws = None
+        same_start = have_same_start(latents)
         if denoising:
             draws = draw_noise(policy, group, transitions, step.inner_epoch, run_seed=run_seed, epoch=epoch)
             latents = latents[:, -1:]
         else:
+            _check_noise(labels.spec, group, names, same_start)
             stored = base = trajectories.log_prob[chosen][:, list(transitions)].double()
             if reference == "pretrained":
                 base = _given(reference_log_probs, names)[:, list(transitions)].double()
@@ -108,13 +111,23 @@ def read_groups(
                 transitions=transitions,
                 stored=stored,
                 reference=base,
-                same_start=have_same_start(latents),
+                same_start=same_start and not denoising,
                 pairs=labels.pairs(group),
                 rewards=labels.rewards(group),
                 draws=draws,
             )
         )
     return data
+
+
+def _check_noise(spec: ObjectiveSpec, group: str, names: Sequence[str], same_start: bool) -> None:
+    wanted = {"shared": True, "independent": False, "any": same_start}[spec.initial_noise]
+    if len(names) > 1 and same_start != wanted:
+        found, expected = ("one x_T", "noise of their own")[:: 1 if same_start else -1]
+        raise ValueError(
+            f"The images of {group} start from {found}, and {spec.title} is defined for images that start from {expected}. "
+            "Choose another objective.kind: `d3po run CONFIG --retrain`."
+        )
 
 
 def have_same_start(latents_KTCHW: torch.Tensor) -> bool:

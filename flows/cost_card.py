@@ -8,6 +8,7 @@ from tasks.evaluation.held_out import KL_PROMPTS
 from tasks.generation.prompts import read_prompts
 from tasks.policies import policy_for
 from tasks.timing import StepTimes, drawing_seconds, time_steps
+from tasks.training.micro_batch import micro_batch
 
 __all__ = ["cost_card"]
 
@@ -16,8 +17,9 @@ def cost_card(configuration: Configuration) -> Iterator[tuple[str, str]]:
     """(what, how much), by arithmetic and by a few timed steps on this device."""
     held_out = len(read_prompts(configuration.evaluation.prompts)) if configuration.evaluation.prompts else 0
     policy = policy_for(configuration)
-    costs = epoch_costs(configuration, policy.latent_shape, held_out)
-    times = time_steps(policy, configuration)
+    rows = micro_batch(configuration)
+    costs = epoch_costs(configuration, policy.latent_shape, held_out, rows)
+    times = time_steps(policy, configuration, rows)
     yield "images", f"{costs.images:,}"
     yield "judgements to collect", f"{costs.judgements:,}" if configuration.labels.source == "people" else "none"
     yield "pairs at most", f"{costs.pairs:,}"
@@ -50,13 +52,17 @@ def _seconds(
         "train": costs.training_evaluations
         / rows
         * (times.trained_evaluation + costs.passes_without_gradient * times.sampled_evaluation),
+        "the pretrained model's log-probs (from the second epoch on)": costs.reference_evaluations
+        / rows
+        * times.sampled_evaluation,
         "report": costs.held_out_evaluations / rows * times.sampled_evaluation
         + 2 * held_out * times.decoded_image
         + kl
         + drawing,
         "starts of processes": starts,
     }
-    return stages | {"together, without the people": sum(stages.values())}
+    needed = {what: seconds for what, seconds in stages.items() if seconds}
+    return needed | {"together, without the people": sum(needed.values())}
 
 
 def _duration(seconds: float) -> str:

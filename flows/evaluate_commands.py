@@ -51,7 +51,7 @@ def evaluate(
     _print_results(results_of(done))
     console.print(f"page:   {done.location}/evaluation.html\nvalues: {done.location}/evaluation.parquet")
     if judge:
-        _start(done.location, configuration, ("base", next(iter(adapters))), 1, 1)
+        _start(done.location, configuration, ("base", next(iter(adapters))))
     else:
         console.print(f"next: d3po ab start {done.location} base {next(iter(adapters))} has people compare them, blind")
 
@@ -65,12 +65,13 @@ def start(
     config: Annotated[
         str | None, typer.Option(help="For labels.instructions and labels.document_root; defaults serve otherwise.")
     ] = None,
-    people: Annotated[int, typer.Option(min=1, help="Distinct people who judge each comparison.")] = 1,
-    per_prompt: Annotated[int, typer.Option(min=1, help="Images of each prompt that are compared.")] = 1,
+    people: Annotated[int | None, typer.Option(min=1, help="Distinct people who judge each comparison; 1.")] = None,
+    per_prompt: Annotated[int | None, typer.Option(min=1, help="Images of each prompt that are compared; 1.")] = None,
+    eta: Annotated[float | None, typer.Option(help="Images sampled with this η; the evaluation's first.")] = None,
 ) -> None:
     """Show two candidates' images of the same prompt and noise to people, sides shuffled, names hidden."""
     configuration = None if config is None else _configuration(config, context.args)
-    _start(evaluation, configuration, (first, second), people, per_prompt)
+    _start(evaluation, configuration, (first, second), people=people, per_prompt=per_prompt, eta=eta)
 
 
 @ab.command()
@@ -104,15 +105,14 @@ def _start(
     evaluation: str,
     configuration: "Configuration | None",
     candidates: tuple[str, str],
-    people: int,
-    per_prompt: int,
+    **design: Any,
 ) -> None:
     from tasks.evaluation.blind import start_blind
     from tasks.evaluation.evaluate import configuration_of, open_evaluation
 
     opened = open_evaluation(evaluation)
     configuration = configuration or configuration_of(opened)
-    blind = start_blind(configuration, opened, candidates, people=people, per_prompt=per_prompt)
+    blind = start_blind(configuration, opened, candidates, **design)
     console.print(f"people judge at {blind.url}\nnext: d3po ab results {opened.location} --number {blind.number}")
 
 

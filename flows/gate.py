@@ -3,6 +3,7 @@
 It looks at levels, not at events: a beat that is missed, or that fails on one run, loses nothing.
 """
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -39,15 +40,14 @@ def check_suspended(say=print) -> tuple[list[UUID], list[str]]:
     if not suspended:
         return resumed, problems
     # Not before: importing what it takes to look costs more than a minute's look that finds nobody waiting.
-    from tasks.artifacts import publish_answers, publish_progress
+    from tasks.artifacts import publish_progress
     from tasks.labels.first_look import too_few_answers
     from tasks.labels.pull import labels_complete, labels_progress
 
     for flow_run in suspended:
         try:
             context = _context(flow_run)
-            if (answers := too_few_answers(context)) is not None:
-                publish_answers(context, answers, str(flow_run.id))
+            if (answers := too_few_answers(context, datetime.now(UTC))) is not None:
                 say(f"{flow_run.name}: {answers.given} answers, at least {answers.needed} needed")
                 continue
             progress = labels_progress(context)

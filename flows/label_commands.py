@@ -33,6 +33,10 @@ def annotate(
             "Once for all judges, or once each.",
         ),
     ] = None,
+    mark_below: Annotated[
+        float | None,
+        typer.Option(help="Mark what the objective values less than this, so that fewer are marked as images improve."),
+    ] = None,
     judges: Annotated[int, typer.Option(min=1, help="Distinct users; at least the judgements a group wants.")] = 1,
     wait: Annotated[float, typer.Option(help="Seconds to wait until an epoch needs people.")] = 0.0,
 ) -> None:
@@ -50,15 +54,17 @@ def annotate(
         console.print(f"people judge at {pushed(context)['url']}")
         return
     objectives, biases = objective or context.configuration.labels.objectives, bias or [0.0]
-    left = simulate_annotators(context, objectives=objectives, error_rate=error_rate, judges=judges, biases=biases)
+    left = simulate_annotators(
+        context, objectives=objectives, error_rate=error_rate, judges=judges, biases=biases, mark_below=mark_below
+    )
     stated = f"{', '.join(objectives)}, error rate {error_rate:g}"
+    if mark_below is not None:
+        stated += f", marking below {mark_below:g}"
     if any(biases):
         stated += f", bias {', '.join(f'{one:g}' for one in biases)}"
     right = ", ".join(f"{100 * expected_accuracy(error_rate, one):.3g}" for one in biases)
-    console.print(
-        f"{sum(left.values())} annotations by {len(left)} simulated judges ({stated}); "
-        f"of 100 answers {right} are expected to be right"
-    )
+    expected = f"; of 100 answers {right} are expected to be right" if mark_below is None else ""
+    console.print(f"{sum(left.values())} annotations by {len(left)} simulated judges ({stated}){expected}")
     _resume_what_is_complete()
 
 

@@ -19,8 +19,8 @@ def tell_of_failure(flow: Flow, flow_run: FlowRun, state: State) -> None:
     """Tell once of each attempt of a flow run that failed or crashed; never fails itself."""
     try:
         configuration = load_configuration(flow_run.parameters["config"], flow_run.parameters.get("overrides") or ())
-    except UserError:  # the failure itself; and nobody knows whom to tell
-        return
+    except (UserError, KeyError):
+        return  # it may be what the flow run failed of; and nobody knows whom to tell
     if configuration.orchestration.notify is None:
         return
     subject = f"the flow run {state.name.lower()}"

@@ -12,10 +12,10 @@ from tasks.reports.run_report import write_run_report
 __all__ = ["describe"]
 
 
-def describe(context: EpochContext) -> Iterator[str]:
-    """Lines for the terminal; a report that is missing is made first."""
+def describe(context: EpochContext, anew: bool = False) -> Iterator[str]:
+    """Lines for the terminal; a report that is missing, or that is wanted ``anew``, is made first."""
     wanted = "evaluation.json" if context.configuration.evaluation.prompts else "report.html"
-    if context.epoch.read_aside(f"report/{wanted}") is None:
+    if anew or context.epoch.read_aside(f"report/{wanted}") is None:
         report.fn(context)
     epoch, location = context.epoch, f"{context.run.location}/{context.epoch_key}"
     yield f"adapter:      {location}/adapter"

@@ -17,10 +17,11 @@ PANEL = "Results"
 
 @verbs.command(rich_help_panel=PANEL, context_settings=WITH_OVERRIDES)
 def report(context: typer.Context, run: RunArgument, epoch: EpochOption = None) -> None:
-    """Where an epoch's adapter, pictures and report are, and what was measured."""
+    """Where an epoch's adapter, pictures and report are, and what was measured; with --evaluation options, anew."""
     from flows.report_command import describe
 
-    for line in describe(selected_context(run, epoch, sealed=True, overrides=context.args)):
+    remeasured = any(word.startswith("--evaluation.") for word in context.args)
+    for line in describe(selected_context(run, epoch, sealed=True, overrides=context.args), anew=remeasured):
         console.print(line)
 
 
@@ -29,7 +30,7 @@ def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, forks of one another or not.")],
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw each objective as SVG.")] = None,
 ) -> None:
-    """Several runs' last sealed epochs in one table: what they were trained with, and the held-out objectives."""
+    """Several runs in one table: what they were trained with, and what the held-out objectives gained."""
     from flows.comparison import COLUMNS, compared, draw
 
     found = compared(runs)

@@ -1,6 +1,7 @@
 """What a flow run shows of itself in Prefect: plan, contact sheet, progress of the people, pairs, curves, digest."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import Artifact, create_markdown_artifact, create_table_artifact
@@ -10,20 +11,28 @@ from prefect.client.schemas.actions import ArtifactCreate
 from storage.commits import Commit
 from tasks.context import EpochContext, run_folder
 from tasks.costs import epoch_costs
-from tasks.labels.first_look import Answers
 from tasks.labels.judges import agreement_of_epoch, shown_rows
 from tasks.labels.progress import Progress
 from tasks.labels.repeats import judgements_wanted
 from tasks.log import flow_run_id
 from tasks.training.training_plan import training_plan
 
-__all__ = ["key", "publish_adapter", "publish_answers", "publish_pairs", "publish_plan", "publish_progress"]
+__all__ = ["address_of", "key", "publish_adapter", "publish_pairs", "publish_plan", "publish_progress"]
 
 
 def key(context: EpochContext, name: str) -> str:
     """An artifact key: lower case, digits and dashes; one history per run and kind of artifact."""
     run = "".join(letter if letter.isalnum() else "-" for letter in context.configuration.run.lower()).strip("-")
     return f"{run}-{name}"
+
+
+def address_of(context: EpochContext, file: str) -> str:
+    """Where a browser finds a file of the run's folder, as far as it is known."""
+    served = context.configuration.storage.public_url
+    if served is not None:
+        return f"{served.rstrip('/')}/{context.run.name}/{file}"
+    location = f"{context.run.location}/{file}"
+    return location if "://" in location else Path(location).absolute().as_uri()
 
 
 def publish_plan(context: EpochContext, plan: dict[str, Any]) -> None:
@@ -60,29 +69,6 @@ def publish_progress(context: EpochContext, progress: Progress, suspended: str |
         f"Epoch {context.number}: {len(progress.settled)} groups settled, {len(progress.set_aside)} set aside, "
         f"{len(progress.open)} open"
     )
-    _publish_changed(context, description, table, suspended)
-
-
-def publish_answers(context: EpochContext, answers: Answers, suspended: str) -> None:
-    """How many answers there are of a large epoch, between the looks that tell whose they are and which of them count.
-
-    Args:
-        context: The epoch.
-        answers: As Label Studio counts them.
-        suspended: The epoch's flow run.
-    """
-    table = [
-        {"judge": "all, counted by Label Studio", "judgements": f"{answers.given}, at least {answers.needed} needed"}
-    ]
-    description = (
-        f"Epoch {context.number}: d3po status {run_folder(context.configuration)} counts the valid ones by judge"
-    )
-    _publish_changed(context, description, table, suspended)
-
-
-def _publish_changed(
-    context: EpochContext, description: str, table: list[dict[str, Any]], suspended: str | None
-) -> None:
     # _sync: also where an event loop runs
     shown = Artifact.get(key(context, "annotation-progress"), _sync=True)
     if shown is not None and (shown.description, json.loads(shown.data or "null")) == (description, table):

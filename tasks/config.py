@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from d3po_core.config import (
     LoraConfig,
@@ -25,8 +25,10 @@ from d3po_core.programmed import OBJECTIVES
 from d3po_core.programmed.config import ProgrammedConfig
 from tasks.labels.screen import screen_of
 
-__all__ = ["Configuration", "StorageConfig", "field_classes", "objective_names"]
+__all__ = ["OF_A_PLAN", "Configuration", "StorageConfig", "field_classes", "objective_names"]
 
+OF_A_PLAN = "of_a_plan"
+"""In the validation's context: see ``parse_configuration``."""
 OBJECTIVE_NAME = r"[a-z][a-z0-9_]{0,63}"
 
 
@@ -80,6 +82,9 @@ class LabelsConfig(Section):
 class StorageConfig(Section):
     root: str = frozen_by("free", "runs")
     """Where run folders live: a path or ``s3://bucket/prefix``."""
+    public_url: str | None = frozen_by("free", None, pattern=r"^https?://")
+    """At which people's browsers reach ``root`` (a file server, a bucket's website), for links in Prefect's pages;
+    empty: links are files' own paths, which browsers open from the address bar only."""
 
 
 class OrchestrationConfig(Section):
@@ -144,8 +149,10 @@ class Configuration(Section):
         return str(value) if isinstance(value, int) else value
 
     @model_validator(mode="after")
-    def _parts_fit_together(self) -> "Configuration":
-        check_together(self.sampling, self.training)
+    def _parts_fit_together(self, info: ValidationInfo) -> "Configuration":
+        if not (info.context and info.context.get(OF_A_PLAN)):
+            check_together(self.sampling, self.training)
+            self._objective_fits()
         if not all(0 <= eta <= 1 for eta in self.evaluation.etas):
             raise ValueError(f"evaluation.etas is {list(self.evaluation.etas)}, expected values from 0 to 1")
         if self.labels.source == "people" and self.labels.screen == "compare" and self.sampling.group_size != 2:
@@ -153,7 +160,6 @@ class Configuration(Section):
                 f"labels.screen is compare, which shows 2 images, but sampling.group_size is {self.sampling.group_size}. "
                 "Set sampling.group_size: 2, or labels.screen: mark"
             )
-        self._objective_fits()
         self._target_is_measured()
         if (self.labels.gold is None) != (self.labels.gold_fraction == 0.0):
             raise ValueError(

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 from d3po_core.programmed.config import kinds
 from storage.layout import RUN_FILE
 from storage.run import Run
-from tasks.config import Configuration, field_classes
+from tasks.config import OF_A_PLAN, Configuration, field_classes
 from tasks.errors import UserError
 
 __all__ = ["load_configuration", "parse_configuration", "root_and_name"]
@@ -41,14 +41,20 @@ def load_configuration(
     return parse_configuration(_with_overrides(values, _parse_overrides(overrides)), where)
 
 
-def parse_configuration(values: Mapping[str, Any], where: str) -> Configuration:
+def parse_configuration(values: Mapping[str, Any], where: str, *, of_a_plan: bool = False) -> Configuration:
     """Validate plain values.
+
+    Args:
+        values: All fields, as in a file.
+        where: They were read.
+        of_a_plan: Their sampling and labels are an existing epoch's, to be looked at: whether that could be trained on
+            with the other fields, which may have changed since, is not asked.
 
     Raises:
         UserError: Naming each field that is unknown, missing or wrong, and ``where`` it was read.
     """
     try:
-        return Configuration.model_validate(dict(values))
+        return Configuration.model_validate(dict(values), context={OF_A_PLAN: of_a_plan})
     except ValidationError as error:
         raise UserError(
             f"{where} is not a valid configuration:\n" + "\n".join(_explain(item) for item in error.errors()),
@@ -86,7 +92,8 @@ def _values_at(place: str) -> dict[str, Any]:
     if not place.startswith("s3://") and not Path(place, RUN_FILE).is_file():
         return _read_yaml(Path(place))
     root, name = root_and_name(place)
-    return {**Run.open(root, name).info["configuration"], "storage": {"root": root}, "run": name}
+    written = Run.open(root, name).info["configuration"]
+    return {**written, "storage": {**written.get("storage", {}), "root": root}, "run": name}
 
 
 def root_and_name(folder: str) -> tuple[str, str]:

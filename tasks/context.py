@@ -10,7 +10,7 @@ from storage.epoch import Epoch
 from storage.errors import ConfigurationChangedError
 from storage.layout import epoch_key
 from storage.run import Run
-from tasks.config import Configuration, StorageConfig
+from tasks.config import Configuration
 from tasks.config_changes import changed_fields, current_fields
 from tasks.config_reading import parse_configuration, root_and_name
 from tasks.errors import UserError
@@ -82,7 +82,9 @@ def found_run(folder: str) -> tuple[Configuration, Run]:
     root, name = root_and_name(folder)
     run = Run.open(root, name)
     configuration = parse_configuration(run.info["configuration"], f"{folder}/run.json")
-    return configuration.model_copy(update={"storage": StorageConfig(root=root), "run": name}), run
+    return configuration.model_copy(
+        update={"storage": configuration.storage.model_copy(update={"root": root}), "run": name}
+    ), run
 
 
 def planned_context(configuration: Configuration, run: Run, number: int) -> EpochContext:
@@ -97,7 +99,7 @@ def planned_context(configuration: Configuration, run: Run, number: int) -> Epoc
             for section in sections:
                 place = place[section]
             place[field] = value
-        configuration = parse_configuration(values, f"{run.location}/{epoch_key(number)}/plan.json")
+        configuration = parse_configuration(values, f"{run.location}/{epoch_key(number)}/plan.json", of_a_plan=True)
     return EpochContext(configuration=configuration, run=run, number=number)
 
 

@@ -45,13 +45,16 @@ class EpochCosts:
         return (self.latents_bytes + self.images * BYTES_PER_PIXEL * image_size**2) / 1e6
 
 
-def epoch_costs(configuration: Configuration, latent_shape: Sequence[int], held_out: int = 0) -> EpochCosts:
+def epoch_costs(
+    configuration: Configuration, latent_shape: Sequence[int], held_out: int = 0, micro_batch: int | None = None
+) -> EpochCosts:
     """The arithmetic of one epoch.
 
     Args:
         configuration: What is to be run.
         latent_shape: C, H, W.
         held_out: Prompts that are sampled before and after.
+        micro_batch: As found on the device; a group that exceeds it takes two passes.
     """
     sampling, training, labels = configuration.sampling, configuration.training, configuration.labels
     groups, size, steps = configuration.prompts.groups_per_epoch, sampling.group_size, sampling.num_inference_steps
@@ -65,7 +68,7 @@ def epoch_costs(configuration: Configuration, latent_shape: Sequence[int], held_
     trained = size * transitions - (
         0 if training.transitions_per_trajectory or denoising else saved
     )  # a subset may be without it
-    two_passes = objective.spec.couples == "trajectory" or size > (training.micro_batch or size)
+    two_passes = objective.spec.couples == "trajectory" or size > (micro_batch or training.micro_batch or size)
     held = objective.reference == "pretrained"
     return EpochCosts(
         images=groups * size,

@@ -25,7 +25,6 @@ from tasks.config import Configuration
 from tasks.generation.shards import to_arrays
 from tasks.reports.figures import side_by_side
 from tasks.reports.plots import Line, Panel, panel
-from tasks.training.micro_batch import micro_batch
 
 __all__ = ["StepTimes", "drawing_seconds", "median_seconds", "time_steps"]
 
@@ -52,12 +51,17 @@ class StepTimes:
     """On a GPU what was allocated at most, else the process's peak resident memory; in 10^6 bytes."""
 
 
-def time_steps(policy: Policy, configuration: Configuration) -> StepTimes:
-    """Time both phases on noise: what is in the latents makes no difference to the time. A process is started too."""
+def time_steps(policy: Policy, configuration: Configuration, rows: int) -> StepTimes:
+    """Time both phases on noise: what is in the latents makes no difference to the time. A process is started too.
+
+    Args:
+        policy: Of that configuration.
+        configuration: What is to be run.
+        rows: The micro-batch.
+    """
     use_threads(policy.threads)
     sampling = configuration.sampling
     batch = sampling.groups_per_batch * sampling.group_size
-    rows = micro_batch(configuration)
     policy.use_gradient_checkpointing(configuration.training.gradient_checkpointing)
     if policy.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(policy.device)

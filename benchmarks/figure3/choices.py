@@ -4,7 +4,7 @@
 
 ``first``: one setting changed at a time, for compressibility, from pairs of images and six updates an epoch. ``groups``:
 for the other objectives, how many images of a prompt are compared. ``rates``: with what that led to, each method's
-learning rate for the figure.
+learning rate for the figure. ``strengths``: how strongly each method that has such a number is held to its reference.
 """
 
 import argparse
@@ -46,6 +46,13 @@ GROUP_CHOICES = [
 ]
 """(images of a prompt, prompts of an update, learning rate)."""
 
+STRENGTHS = [
+    *(("d3po", "beta", value) for value in (0.1, 1.0, 10.0, 100.0)),
+    *(("dpok", "kl_weight", value) for value in (0.01, 0.1, 1.0)),
+    *(("prdp", "beta", value) for value in (1.0, 10.0, 100.0)),
+]
+"""(method, field of the objective, value)."""
+
 
 def first_settings(method: str, changes: Settings | None = None) -> Settings:
     """Those that were changed one at a time: 96 images an epoch in pairs (PRDP: fours), six updates."""
@@ -79,6 +86,11 @@ def rate_settings(method: str, rate: float) -> Settings:
     return settings_of(method, {"training": {"learning_rate": rate}})
 
 
+def strength_settings(method: str, name: str, value: float) -> Settings:
+    """The figure's, with another strength."""
+    return settings_of(method, {"objective": {name: value}})
+
+
 PLANS: dict[str, list[tuple[str, Settings, str, int]]] = {
     "first": [(method, first_settings(method, changes), OBJECTIVE, SEED) for method, _, changes in ONE_AT_A_TIME],
     "groups": [
@@ -88,6 +100,7 @@ PLANS: dict[str, list[tuple[str, Settings, str, int]]] = {
         for seed in GROUP_SEEDS
     ],
     "rates": [(method, rate_settings(method, rate), OBJECTIVE, SEED) for rate in LEARNING_RATES for method in METHODS],
+    "strengths": [(method, strength_settings(method, *held), OBJECTIVE, SEED) for method, *held in STRENGTHS],
 }
 """Part → (method, settings, objective, seed) of its runs."""
 
@@ -130,6 +143,13 @@ def tables(rows: Path) -> Iterator[str]:
         [
             [method, *(gain(method, rate_settings(method, rate), OBJECTIVE, SEED) for rate in LEARNING_RATES)]
             for method in METHODS
+        ],
+    )
+    yield from _table(
+        ["held to its reference, eight images of a prompt", "gain"],
+        [
+            [f"{method}: {name} {value:g}", gain(method, strength_settings(method, name, value), OBJECTIVE, SEED)]
+            for method, name, value in STRENGTHS
         ],
     )
 

@@ -15,9 +15,18 @@ from benchmarks.figure3.run import finished
 from benchmarks.figure3.settings import IMAGES, METHODS, OBJECTIVES, settings_of
 from tasks.reports.plots import Line, Panel, panels
 
-__all__ = ["table"]
+__all__ = ["standing", "table"]
 
 Rows = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def standing(file: Path) -> Rows:
+    """The rows of the figure's own settings; those of others are the ablation's."""
+    rows: Rows = defaultdict(list)
+    for row in finished(file):
+        if row["settings"] == settings_of(row["method"]):
+            rows[row["method"], row["objective"]].append(row)
+    return rows
 
 
 def figure(rows: Rows) -> bytes:
@@ -69,10 +78,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    rows: Rows = defaultdict(list)
-    for row in finished(arguments.rows):
-        if row["settings"] == settings_of(row["method"]):  # rows of other settings are the ablation's
-            rows[row["method"], row["objective"]].append(row)
+    rows = standing(arguments.rows)
     if not rows:
         parser.error(
             f"expected rows of the settings that stand, found none in {arguments.rows}; next: benchmarks.figure3.run"

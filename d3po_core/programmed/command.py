@@ -98,11 +98,13 @@ class CommandWorker:
                 events = ready.select(max(deadline - time.monotonic(), 0))
                 if not events or time.monotonic() > deadline:
                     raise _Failure(f"did not answer within {self.timeout:g} s")
-                for key, _ in events:
+                for key, _ in sorted(events, key=lambda event: event[0].fileobj is process.stdin):  # its words first
                     if key.fileobj is process.stdout:
                         received = os.read(key.fd, 65536)
                         if not received:
                             raise _Failure(f"ended ({_how(process)}) before it answered")
+                        if request:  # it would be taken for this batch's answer, and each answer for the next batch's
+                            raise _Failure(f"wrote {_shown(received)} before it was asked, expected one line a batch")
                         answer += received
                     else:
                         request = request[_written(key.fd, request, process) :]
@@ -120,14 +122,17 @@ class _Failure(Exception):
     """What the command did, as the end of a sentence."""
 
 
+def _shown(text: bytes) -> str:
+    return repr(text.decode(errors="replace").strip()[:200])
+
+
 def _values(answer: bytes, count: int) -> list[float]:
-    text = answer.decode(errors="replace").strip()
     try:
-        values = json.loads(text)["values"]
+        values = json.loads(answer)["values"]
     except (ValueError, TypeError, KeyError):
         values = None
     if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-        raise _Failure(f'answered {text[:200]!r}, expected one line {{"values": [{count} numbers]}}')
+        raise _Failure(f'answered {_shown(answer)}, expected one line {{"values": [{count} numbers]}}')
     if len(values) != count:
         raise _Failure(f"answered {len(values)} values for {count} images")
     return values

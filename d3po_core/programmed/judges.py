@@ -116,6 +116,24 @@ class SimulatedJudge:
         errs = self._generator(group_id).random(len(ids)) < self.error_rate
         return tuple(name for name, err in zip(ids, errs, strict=True) if (name in worst) != err)
 
+    def mark_below(self, group_id: str, values: Mapping[str, float], threshold: float) -> tuple[str, ...]:
+        """The ids marked bad by a standard that stays: what is below ``threshold``, each mark flipped in case of an error.
+
+        So fewer are marked as the images get better. A bias marks that share of all others as well.
+
+        Args:
+            group_id: the group.
+            values: trajectory id -> value of one objective, higher is better.
+            threshold: in the objective's unit.
+        """
+        ids, generator = sorted(values), self._generator(group_id)
+        errs, leans = generator.random(len(ids)) < self.error_rate, generator.random(len(ids)) < self.bias
+        bad = [
+            (values[name] < threshold) != bool(err) or bool(lean)
+            for name, err, lean in zip(ids, errs, leans, strict=True)
+        ]
+        return tuple(name for name, marked in zip(ids, bad, strict=True) if marked)
+
     def _generator(self, group_id: str) -> np.random.Generator:
         return noise.generator("judge", run_seed=self.run_seed, epoch=self.epoch, group=group_id, image=self.name)
 

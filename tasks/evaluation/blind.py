@@ -50,8 +50,8 @@ def start_blind(
     evaluation: Evaluation,
     candidates: tuple[str, ...],
     *,
-    people: int = 1,
-    per_prompt: int = 1,
+    people: int | None = None,
+    per_prompt: int | None = None,
     eta: float | None = None,
 ) -> Blind:
     """Show two candidates to people; the same two again at the same η are the same project.
@@ -60,12 +60,12 @@ def start_blind(
         configuration: Says where Label Studio finds images, and what annotators read.
         evaluation: Whose images; they have to be there.
         candidates: Two of its candidates' names.
-        people: Distinct people who judge each comparison.
-        per_prompt: Images of each prompt that are compared.
+        people: Distinct people who judge each comparison; 1, or as begun, where it is left out.
+        per_prompt: Images of each prompt that are compared; likewise.
         eta: Which images; the evaluation's first η where it is left out.
 
     Raises:
-        UserError: No such candidates, or their images are not there.
+        UserError: No such candidates, their images are not there, or the comparison was begun with other numbers.
     """
     body = results_of(evaluation)
     known = [one["name"] for one in body["candidates"]]
@@ -76,12 +76,17 @@ def start_blind(
             remedy=f"d3po ab start {evaluation.location} {known[0]} {known[-1]}",
         )
     eta = body["etas"][0] if eta is None else eta
-    number = _number(evaluation, candidates, eta)
-    if evaluation.blind_plan(number) is None:
-        evaluation.create_blind_plan(
-            number,
-            _new_plan(configuration, evaluation, body, (candidates[0], candidates[1]), number, people, per_prompt, eta),
+    if eta not in body["etas"]:
+        raise UserError(
+            f"{evaluation.location} has no images at η = {eta:g}; it has {', '.join(f'{one:g}' for one in body['etas'])}",
+            remedy=f"d3po ab start {evaluation.location} {' '.join(candidates)} --eta {body['etas'][0]:g}",
         )
+    number = _number(evaluation, candidates, eta)
+    if (plan := evaluation.blind_plan(number)) is None:
+        pair, people, per_prompt = (candidates[0], candidates[1]), people or 1, per_prompt or 1
+        plan = _new_plan(configuration, evaluation, body, pair, number, people, per_prompt, eta)
+        plan = evaluation.create_blind_plan(number, plan)
+    _refuse_other_numbers(evaluation, number, plan, body, people, per_prompt)
     blind = blind_of(evaluation, number)
     return blind if blind.project is not None else _show(configuration, evaluation, blind)
 
@@ -118,6 +123,21 @@ def _number(evaluation: Evaluation, candidates: tuple[str, ...], eta: float) -> 
             return number
         number += 1
     return number
+
+
+def _refuse_other_numbers(
+    evaluation: Evaluation, number: int, plan: dict[str, Any], body: dict[str, Any], people: int | None,
+    per_prompt: int | None,
+) -> None:  # fmt: skip
+    settings = body["settings"]
+    begun = (plan["people"], len(plan["comparisons"]) // len(settings["prompts"]))
+    wanted = (people or begun[0], min(per_prompt or begun[1], settings["images_per_prompt"]))
+    if wanted != begun:
+        raise UserError(
+            f"blind comparison {number} of {evaluation.location} was begun with {begun[0]} people and {begun[1]} images a "
+            f"prompt, and is to have {wanted[0]} and {wanted[1]}: judgements of two designs are not added up",
+            remedy="the same numbers again, or d3po evaluate under another --name, and compare there",
+        )
 
 
 def _new_plan(

@@ -22,7 +22,7 @@ from tasks.context import EpochContext
 from tasks.generation.prompts import read_prompts
 from tasks.log import logger
 from tasks.policies import policy_for, starting_state, state_after
-from tasks.programmed import programmed_objective
+from tasks.programmed import definitions, programmed_objective
 
 __all__ = [
     "KL_PROMPTS",
@@ -35,6 +35,7 @@ __all__ = [
     "group_of",
     "held_out",
     "objective_values",
+    "paired",
 ]
 
 EVALUATION_FORMAT = "d3po-evaluation/1"
@@ -115,17 +116,17 @@ def evaluate_epoch(context: EpochContext) -> tuple[HeldOut, HeldOut, Drift]:
 
 def compare(before: HeldOut, after: HeldOut) -> list[Comparison]:
     """Each objective's paired difference."""
-    return [
-        _paired(name, unit, np.array(before.values[name]), np.array(after.values[name]))
-        for name, unit in before.units.items()
-    ]
+    return [paired(name, unit, before.values[name], after.values[name]) for name, unit in before.units.items()]
 
 
-def to_json(comparisons: list[Comparison], before: HeldOut, after: HeldOut, drift: Drift) -> str:
-    """What the report keeps: every single value, so that other statistics can be made of it."""
+def to_json(
+    configuration: Configuration, comparisons: list[Comparison], before: HeldOut, after: HeldOut, drift: Drift
+) -> str:
+    """What the report keeps: every single value, so that other statistics can be made of it, and what they mean."""
     return json.dumps(
         {
             "format": EVALUATION_FORMAT,
+            "objectives": definitions(configuration, configuration.evaluation.objectives),
             "comparisons": [asdict(item) for item in comparisons],
             "prompts": before.prompts,
             "before": before.values,
@@ -189,13 +190,14 @@ def objective_values(
     return {name: programmed_objective(configuration, name)(images, prompts) for name in wanted}
 
 
-def _paired(name: str, unit: str, before: np.ndarray, after: np.ndarray) -> Comparison:
-    difference = after - before
+def paired(name: str, unit: str, before: Sequence[float], after: Sequence[float]) -> Comparison:
+    """One objective's values [N] of the same prompts and noise, before and after."""
+    difference = np.subtract(after, before)
     return Comparison(
         objective=name,
         unit=unit,
-        before=float(before.mean()),
-        after=float(after.mean()),
+        before=float(np.mean(before)),
+        after=float(np.mean(after)),
         difference=float(difference.mean()),
         standard_error=float(difference.std(ddof=1) / np.sqrt(len(difference)))
         if len(difference) > 1

@@ -20,7 +20,7 @@ from tasks.config import Configuration
 from tasks.evaluation.candidate_images import images_by_group, part_name
 from tasks.evaluation.candidates import BASE
 from tasks.evaluation.held_out import objective_values
-from tasks.programmed import objective_unit
+from tasks.programmed import definitions, objective_unit
 
 __all__ = ["DIVERSITY", "DRIFT", "KL", "ends", "meaning_of", "measure_candidate", "said", "said_share", "summary"]
 
@@ -116,14 +116,15 @@ def _objective_rows(
     """An objective's value of each image: kept in a part of its own, as learned objectives take their time."""
     name = part_name(candidate, eta, f"values-{objective}")
     kept = evaluation.part(name)
-    if kept is None or kept.details["images"] != images.folder:
+    made_of = {"images": images.folder, "objective": definitions(configuration, (objective,))[objective]}
+    if kept is None or dict(kept.details) != made_of:
         making = evaluation.begin(name)
         found = [
             _row(id, objective, value) for id, value in _values(evaluation, configuration, objective, images, groups)
         ]
         rows = [row | {"candidate": candidate, "eta": eta} for row in found]
         evaluation.add(making, "values.parquet", rows_to_bytes(rows, EVALUATION))
-        kept = evaluation.finish(making, {"images": images.folder})
+        kept = evaluation.finish(making, made_of)
     return rows_from_bytes(evaluation.read_part(kept, "values.parquet"), EVALUATION)
 
 

@@ -66,7 +66,7 @@ CHOSEN = pa.schema(
         )
     },
 )
-"""The pairs that were trained on; ``target`` is P(chosen ≻ rejected), 1 but for soft votes."""
+"""The pairs that were trained on, without even splits; ``target`` is P(chosen ≻ rejected), 1 but for soft votes."""
 
 KINDS = {"pickapic": PICKAPIC, "chosen": CHOSEN}
 ROWS_AT_ONCE = 256
@@ -150,6 +150,8 @@ def _chosen(epochs: Sequence[EpochContext]) -> Iterator[dict[str, Any]]:
     for context in epochs:
         images, groups = _Images(context), context.groups()
         for pair in pairs_of(context, context.epoch.latest("train-plan")):
+            if pair.target <= 0.5:  # an even split of soft votes: neither was chosen
+                continue
             yield {
                 "prompt": groups[pair.group_id].prompt,
                 "chosen": {"bytes": images.read(pair.preferred), "path": f"{pair.preferred}.png"},

@@ -44,7 +44,7 @@ def fork(folder: str, name: str, number: int | None = None, overrides: Sequence[
     source = planned_context(configuration, run, number)
     if source.epoch.latest("pull") is None:
         raise UserError(f"epoch {number} of {folder} has no judgements to use again", remedy=f"d3po status {folder}")
-    wanted = load_configuration(source.configuration, [*overrides, "--run", name])
+    wanted = _wanted(source.configuration, [*overrides, "--run", name])
     _refuse_changes(source.configuration, wanted)
     for commit in source.epoch.latest_all(source.plan["shards"]).values():
         refuse_pruned(source.epoch, commit)
@@ -74,6 +74,20 @@ def _judged(run: Run, folder: str) -> int:
     if not judged:
         raise UserError(f"{folder} has no judged epoch to fork", remedy=f"d3po status {folder}")
     return judged[-1]
+
+
+def _wanted(before: Configuration, overrides: Sequence[str]) -> Configuration:
+    """As asked for; a mistake in the options is said before what does not fit together."""
+    try:
+        return load_configuration(before, overrides)
+    except UserError as error:
+        if " is defined for images " not in error.message and "comparisons give none" not in error.message:
+            raise
+        said = error.message.partition(". Set ")[0]
+        raise UserError(
+            f"{said}. A fork keeps the sampling and labels of its epoch",
+            remedy="choose objective and training fields that fit them: docs/methods.md",
+        ) from None
 
 
 def _refuse_changes(before: Configuration, after: Configuration) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from d3po_core.programmed.judges import SimulatedJudge
-from tasks.context import EpochContext
+from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.label_studio.parse import parse_export
 from tasks.label_studio.screens import Screen, result_for
@@ -36,6 +36,7 @@ def simulate_annotators(
     error_rate: float,
     judges: int,
     biases: Sequence[float] = (0.0,),
+    mark_below: float | None = None,
 ) -> dict[str, int]:
     """Give every open group the judgements it still wants, and every known answer as many as a group gets.
 
@@ -45,17 +46,23 @@ def simulate_annotators(
         error_rate: Share of answers (of marks) given the wrong way round, in [0, 1].
         judges: Distinct users; at least the judgements wanted for a group.
         biases: Each judge's (``SimulatedJudge.bias``), or one for all.
+        mark_below: On a ``mark`` screen, mark what one objective values less; the worst half of each group without.
 
     Returns:
         Judge → annotations that were left.
 
     Raises:
-        UserError: There is no such objective, or there are not as many biases as judges.
+        UserError: There is no such objective, there are not as many biases as judges, or a threshold does not fit.
     """
     for objective in objectives:
         programmed_objective(context.configuration, objective)
     client = connect()
     push, plan = pushed(context), push_plan(context)
+    if mark_below is not None and (plan.screen.kind != "mark" or len(objectives) != 1):
+        raise UserError(
+            f"--mark-below needs a screen of kind mark and one objective, found {plan.screen.kind} and {len(objectives)}",
+            remedy=f"d3po annotate {run_folder(context.configuration)} --simulate, without it",
+        )
     people = context.configuration.labels.judgements_per_group
     wanted = judgements_wanted(context) | dict.fromkeys(plan.gold, people)
     given: dict[str, set[str]] = defaultdict(set)
@@ -81,7 +88,7 @@ def simulate_annotators(
                 error_rate=error_rate,
                 bias=bias_of[index],
             )
-            result = _answer(judge, plan.screen, group_id, order, values)
+            result = _answer(judge, plan.screen, group_id, order, values, mark_below)
             for ls_task in push["ls_tasks"][plan.uid(group_id)][:1]:
                 client.annotate(ls_task, result, user=users[index], seconds=1.0)
             left[f"user:{users[index]}"] += 1
@@ -94,11 +101,15 @@ def _answer(
     group_id: str,
     order: Sequence[str],
     values: Mapping[str, tuple[float, ...]],
+    mark_below: float | None,
 ) -> list[dict]:
     """What the judge leaves in Label Studio, having seen the images in the presented order."""
     if screen.kind == "compare":
         return result_for(screen, verdict=judge.compare(group_id, values[order[0]], values[order[1]]))
-    marked = judge.mark(group_id, {id: values[id] for id in order}, MARK_SHARE)
+    if mark_below is None:
+        marked = judge.mark(group_id, {id: values[id] for id in order}, MARK_SHARE)
+    else:
+        marked = judge.mark_below(group_id, {id: values[id][0] for id in order}, mark_below)
     return result_for(screen, marked=[order.index(id) for id in marked])
 
 

@@ -1,14 +1,13 @@
 """What an epoch did, derived from what is committed and outside the seal: pictures, figures, one page."""
 
 import base64
-from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from d3po_core.stopwatch import Stopwatch
-from tasks.artifacts import key
+from tasks.artifacts import address_of, key
 from tasks.context import EpochContext, run_folder
 from tasks.evaluation.held_out import Comparison, HeldOut, compare, evaluate_epoch, to_json
 from tasks.exchange.export import export_into_run
@@ -48,7 +47,9 @@ def report(context: EpochContext) -> None:
             pictures["before-after"] = side_by_side(
                 {"before": list(before.images), "after": list(after.images)}, before.prompts
             )
-        epoch.write_aside("report/evaluation.json", to_json(comparisons, before, after, drift).encode())
+        epoch.write_aside(
+            "report/evaluation.json", to_json(context.configuration, comparisons, before, after, drift).encode()
+        )
         _keep_held_out(context, before, after)
     logger().info("pictures drawn in %.2f s", drawing.seconds["pictures"])
     for name, picture in pictures.items():
@@ -116,20 +117,20 @@ def _keep_held_out(context: EpochContext, before: HeldOut, after: HeldOut) -> No
 
 
 def _publish(context: EpochContext, pictures: dict[str, bytes], comparisons: list[Comparison]) -> None:
-    folder = f"{context.run.location}/{context.epoch_key}/report"
+    folder = f"{context.epoch_key}/report"
     measured = "\n".join(f"- {comparison}" for comparison in comparisons)
     for name, picture in pictures.items():
         create_markdown_artifact(
             markdown=(
                 f"{measured}\n\n![{name}](data:image/png;base64,{base64.b64encode(picture).decode()})\n\n"
-                f"{_link('The whole run', f'{context.run.location}/report/{REPORT}')}; "
-                f"{_link('this epoch', f'{folder}/report.html')}; {_link('this picture', f'{folder}/{name}.png')}."
+                f"{_link(context, 'The whole run', f'report/{REPORT}')}; "
+                f"{_link(context, 'this epoch', f'{folder}/report.html')}; "
+                f"{_link(context, 'this picture', f'{folder}/{name}.png')}."
             ),
             key=key(context, name),
             description=f"{name.replace('-', ' ')} of epoch {context.number}",
         )
 
 
-def _link(text: str, location: str) -> str:
-    """A file's place, as a link for browsers on the same machine; a URL stays as it is."""
-    return f"{text}: [`{location}`]({location if '://' in location else Path(location).absolute().as_uri()})"
+def _link(context: EpochContext, text: str, file: str) -> str:
+    return f"{text}: [`{context.run.location}/{file}`]({address_of(context, file)})"

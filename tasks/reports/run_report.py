@@ -29,6 +29,14 @@ HELD_OUT_KEPT = 16
 """Held-out images of each epoch that are kept for the grids."""
 ROWS = 6
 """Epochs in a grid: the start, the last, and some between."""
+SHOWN_OF_JUDGEMENTS = (
+    ("data/tie_rate", ".0%"),
+    ("data/marked_rate", ".0%"),
+    ("data/agreement", ".0%"),
+    ("data/krippendorff_alpha", ".2f"),
+    ("data/gold_accuracy", ".0%"),
+)
+"""Metrics in the table of epochs, and how they are written."""
 
 
 def held_out_key(when: str, index: int) -> str:
@@ -170,16 +178,16 @@ def _person(judge: str) -> str:
 
 
 def _epochs_table(epochs: Sequence[EpochHistory]) -> str:
-    header = ("epoch", "judgements", "pairs", "ties", "marked", "agreement", "steps", "loss", "accuracy", "seal")
+    header = (
+        *("epoch", "judgements", "pairs", "ties", "marked", "agreement", "Krippendorff's α", "known answers right"),
+        *("steps", "loss", "accuracy", "seal"),
+    )
     rows = [
         (
             str(epoch.number),
             f"{len(epoch.judgements):,}",
             f"{epoch.data.get('data/pairs', 0):,.0f}",
-            *(
-                f"{epoch.data[name]:.0%}" if name in epoch.data else "–"
-                for name in ("data/tie_rate", "data/marked_rate", "data/agreement")
-            ),
+            *(f"{epoch.data[name]:{form}}" if name in epoch.data else "–" for name, form in SHOWN_OF_JUDGEMENTS),
             str(max(map(len, epoch.trained.values()), default=0)),
             f"{np.mean(losses):.4f}" if (losses := epoch.trained.get("train/loss")) else "–",
             f"{np.mean(accuracy):.0%}" if (accuracy := accuracy_of(epoch)) else "–",
@@ -187,7 +195,7 @@ def _epochs_table(epochs: Sequence[EpochHistory]) -> str:
         )
         for epoch in epochs
     ]
-    return page.table(header, rows, range(9))
+    return page.table(header, rows, range(11))
 
 
 def _facts(context: EpochContext, epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, str]]:

@@ -121,6 +121,14 @@ def rewards_of(context: EpochContext, attempt: Commit) -> list[Reward]:
 
 def _rewards(context: EpochContext, judgements: Sequence[Judgement]) -> list[Reward]:
     """The values that a programme gave each image, by which it judged."""
+    source = context.epoch.latest("pull").details.get("source", "people")
+    if source != "programmed":
+        kind = context.configuration.objective.kind
+        raise UserError(
+            f"objective.kind {kind} needs a reward for each image, and in epoch {context.number} images were compared by "
+            f"people (pull: {source})",
+            remedy="choose an objective that learns from preferences: docs/methods.md",
+        )
     groups = context.groups()
     return [
         Reward(trajectory_id=id, group_id=item.group_id, prompt=groups[item.group_id].prompt, value=level[0])

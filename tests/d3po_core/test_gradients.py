@@ -1,5 +1,6 @@
 """The group form, two passes and micro-batches give the gradient of Equation 14 over the pairs (METHOD 2)."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from d3po_core.evaluations import micro_batches
 from d3po_core.gradients import accumulate_gradient
 from d3po_core.group_data import GroupData
 from d3po_core.labels import Labels
-from d3po_core.objectives.base import get_objective
+from d3po_core.memory import peak_bytes
+from d3po_core.objectives.base import Objective, get_objective
 from d3po_core.objectives.specs import OBJECTIVES, ObjectiveSpec
 from d3po_core.order import plan_steps
 from d3po_core.policy import Policy
@@ -45,7 +47,7 @@ def data(
     exact: tuple[Policy, tiny.MemorySource], pairs: list[Pair] = PAIRS, spec: ObjectiveSpec = OBJECTIVES["d3po"]
 ) -> tuple[list[GroupData], int]:
     policy, source = exact
-    labels = Labels(spec, pairs, ())
+    labels = Labels(replace(spec, initial_noise="any"), pairs, ())
     (step,) = plan_steps(
         labels.terms(), policy.schedule.trainable, TrainingConfig(), run_seed=1, epoch=0, couples=spec.couples
     )
@@ -234,6 +236,23 @@ def test_memory_is_a_micro_batches_whatever_is_coupled(exact: tuple[Policy, tiny
     gradient(exact, 5)
     hook.remove()
     assert max(largest) <= 5
+
+
+def test_trajectory_dpos_memory_does_not_grow_with_the_transitions(folder: Path) -> None:
+    """Two passes hold a micro-batch; one graph over everything would hold twice as much at twice the transitions."""
+    peaks = []
+    for steps in (8, 16):
+        policy = tiny.load(folder, group_size=2, num_inference_steps=steps)
+        source = tiny.MemorySource(tiny.sample(policy, 1), tiny.embeddings(policy))
+        objective = get_objective(ObjectiveConfig(kind="trajectory_dpo"), policy.dimensions)
+        groups, _ = data((policy, source), tiny.first_wins(1), objective.spec)
+
+        def step(policy: Policy = policy, groups: list = groups, objective: Objective = objective) -> None:
+            accumulate_gradient(policy, objective, groups, count=1, micro_batch=4)
+
+        step()  # the gradients themselves are there from now on
+        peaks.append(peak_bytes(policy.device, step))
+    assert peaks[1] == pytest.approx(peaks[0], rel=0.02)
 
 
 def test_float16_gradients_survive_by_scaling(folder: Path) -> None:

@@ -42,6 +42,10 @@ def test_a_target_that_is_reached_ends_it(project: Project) -> None:
     done = project.d3po("experiment", config, "--here").good()
     assert "early has 1 sealed epochs; jpeg_compressibility reached -" in done.text
     assert sealed(project, "early") == [0]
+    farther = ["--experiment.target", "1000", "--experiment.epochs", "2"]
+    done = project.d3po("experiment", config, "--here", *farther).good()
+    assert "reached -" not in done.text
+    assert sealed(project, "early") == [0, 1], "as far as its epochs go"
 
 
 def test_people_judge_each_epoch_and_one_flow_run_goes_through_all(project: Project) -> None:

@@ -106,10 +106,10 @@ def test_a_killed_process_is_told_by_its_worker(project: Project, told: Messages
         if process.info["cwd"] == str(project.folder) and "prefect.engine" in (process.info["cmdline"] or []):
             process.kill()
     until(lambda: told, 120, "the news of the crash", every=0.2)
-    assert told[0]["subject"] == "killed, epoch 0: the flow run crashed"
+    assert told[0]["subject"] == "crashed, epoch 0: the flow run crashed"
     time.sleep(5.0)  # the worker and Prefect's runner both report the crash; the later report would undo the retry
     project.prefect("flow-run", "retry", flow_of(project, "crashed")).good()
-    project.verb("status", "runs/killed", "--wait-for", "seal", "--timeout", "240").good()
+    project.verb("status", "runs/crashed", "--wait-for", "seal", "--timeout", "240").good()
     until(lambda: len(told) >= 2, 60, "the news of the seal", every=0.2)
     assert events(project, "crashed") == ["failed", "sealed"]
 

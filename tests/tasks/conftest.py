@@ -155,9 +155,10 @@ def proxy(label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) -> I
 def shown(
     at_home: Project, label_studio: LabelStudioServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> EpochContext:
-    """Six groups in three shards, generated."""
-    root = label_studio.document_root / f"{request.node.name}"
-    configuration = at_home.configuration("unit", storage={"root": str(root)}, labels={"source": "people"})
+    """Six groups in three shards, generated; a test's own sections by ``@pytest.mark.parametrize(…, indirect=True)``."""
+    root = label_studio.document_root / request.node.name.partition("[")[0]
+    sections = {"labels": {"source": "people"}} | getattr(request, "param", {})
+    configuration = at_home.configuration("unit", storage={"root": str(root)}, **sections)
     context = context_of(load_configuration(configuration), 0)
     monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(label_studio.document_root))
     make_plan(context)

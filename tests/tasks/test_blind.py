@@ -141,6 +141,28 @@ def test_candidates_that_the_evaluation_does_not_have(configuration: Configurati
         pull_blind(evaluation, 7)
 
 
+def test_images_of_another_eta_are_a_comparison_of_their_own(
+    configuration: Configuration, evaluation: Evaluation, blind: Blind, tmp_path: Path
+):
+    fields = configuration.evaluation.model_copy(update={"etas": (1.0, 0.0)})
+    both = configuration.model_copy(update={"evaluation": fields})
+    again = evaluate(both, {"Tuned": str(tmp_path / "adapter")})
+    still = start_blind(both, again, ("base", "Tuned"), eta=0.0)
+    assert (blind.number, still.number) == (0, 1)
+    assert still.project != blind.project
+    assert start_blind(both, again, ("base", "Tuned"), eta=1.0) == blind
+
+
+def test_other_numbers_of_people_or_images_are_refused(
+    configuration: Configuration, evaluation: Evaluation, blind: Blind
+):
+    assert start_blind(configuration, evaluation, ("base", "Tuned"), people=1, per_prompt=1).number == blind.number
+    with pytest.raises(UserError, match="begun with 1 people and 1 images a prompt, and is to have 3 and 1"):
+        start_blind(configuration, evaluation, ("base", "Tuned"), people=3)
+    with pytest.raises(UserError, match=r"has no images at η = 0\.5; it has 1"):
+        start_blind(configuration, evaluation, ("base", "Tuned"), eta=0.5)
+
+
 # ---- counting ----------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from storage.errors import ConfigurationChangedError, MissingDataError
 from storage.run import Run
+from tasks.config_reading import load_configuration
 from tasks.context import create_run, found_run, open_run, run_folder
 
 from .conftest import Begin, with_fields
@@ -27,6 +28,14 @@ def test_a_run_that_was_moved_is_found_where_it_lies(begin: Begin, tmp_path: Pat
     configuration, run = found_run(str(tmp_path / "elsewhere" / "renamed"))
     assert (configuration.storage.root, configuration.run) == (str(tmp_path / "elsewhere"), "renamed")
     assert run.name == "renamed"
+
+
+def test_how_it_is_served_stays_known_when_it_is_opened_by_its_folder(begin: Begin, tmp_path: Path):
+    served = with_fields(begin(), storage={"public_url": "https://files.example.org"}).configuration
+    create_run(served.model_copy(update={"run": "served"}))
+    found, _ = found_run(str(tmp_path / "served"))
+    assert found.storage.public_url == "https://files.example.org"
+    assert load_configuration(str(tmp_path / "served")).storage == found.storage
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path):

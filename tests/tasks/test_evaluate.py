@@ -143,6 +143,21 @@ def test_another_objective_needs_no_other_images(
     assert smaller == {id: -value for id, value in larger.items()}
 
 
+def test_an_objective_that_means_something_else_now_is_asked_again(
+    sealed: EpochContext, adapters: dict, generated: list
+):
+    def brightness(target: str) -> Evaluation:
+        named = {"judge": {"kind": "python", "target": target, "unit": "levels"}}
+        with_judge = with_fields(sealed, evaluation={"objectives": ["judge"]}, programmed=named)
+        return evaluate(with_judge.configuration, adapters)
+
+    first = values(brightness("tests.support.judges:brightest"), candidate="A", eta=1.0, measure="judge")
+    asked = len(generated)
+    second = values(brightness("tests.support.judges:darkest"), candidate="A", eta=1.0, measure="judge")
+    assert len(generated) == asked, "of the same images"
+    assert second == {id: -value for id, value in first.items()}
+
+
 def test_an_exported_adapter_is_its_epoch(sealed: EpochContext, adapters: dict, made: Evaluation, tmp_path: Path):
     folder = export_adapter(sealed, tmp_path / "exported")
     again = evaluate(sealed.configuration, {"B": str(folder)}, name="exported")

@@ -19,7 +19,7 @@ from tasks.exchange.export_preferences import PICKAPIC, export_preferences
 from tasks.labels.pull import images_of, judgements_of
 from tasks.training.training_plan import pairs_of
 
-from .conftest import Begin, generate_and_judge
+from .conftest import Begin, generate_and_judge, judged_by_people, train_and_seal
 
 
 def test_the_card_says_what_it_was_made_from(two_epochs: EpochContext, tmp_path: Path):
@@ -142,10 +142,19 @@ def test_chosen_and_rejected_are_the_pairs_that_were_trained_on(two_epochs: Epoc
     assert features["chosen"] == {"_type": "Image"}
 
 
+def test_an_even_split_is_no_choice(begin: Begin, tmp_path: Path):
+    """Two people, who disagree on one group: its margin is pulled to 0 in training, and nothing of it was chosen."""
+    context = judged_by_people(begin(labels={"source": "people"}, training={"votes": "soft"}))
+    sealed = train_and_seal(context)
+    pairs = pairs_of(sealed, sealed.epoch.latest("train-plan"))
+    assert [pair.group_id for pair in pairs if pair.target == 0.5] == ["g000000"]
+    file, rows = export_preferences(sealed, tmp_path, "chosen")
+    assert rows == len(pairs) - 1
+    assert not any(row["chosen"]["path"].startswith("g000000") for row in pq.read_table(file).to_pylist())
+
+
 def test_one_person_s_marks_are_votes_on_every_two_images(begin: Begin, tmp_path: Path):
     """A programme's judgement of four images: six rows, and no person."""
-    from .conftest import train_and_seal
-
     context = train_and_seal(generate_and_judge(begin(sampling={"group_size": 4}, prompts={"groups_per_epoch": 2})))
     file, rows = export_preferences(context, tmp_path, "pickapic")
     assert rows == 12

@@ -15,7 +15,7 @@ from tasks.training.reference import reference
 from tasks.training.training_plan import rewards_of, training_attempt
 from tests.support.project import Project
 
-from .conftest import Begin, generate_and_judge
+from .conftest import Begin, generate_and_judge, judged_by_people
 
 
 def trained(context: EpochContext) -> EpochContext:
@@ -93,3 +93,10 @@ def test_a_target_has_to_be_measured(at_home: Project):
     message = refused(at_home, experiment={"target_objective": "jpeg_incompressibility", "target": 2.0})
     assert "not measured on held-out prompts" in message
     assert "belong together" in refused(at_home, experiment={"target": 2.0})
+
+
+def test_a_reward_is_not_made_of_an_epoch_that_people_compared(begin: Begin):
+    """Nor of imported pairs: whatever the configuration says by now."""
+    judged_by_people(begin(labels={"source": "people"}))
+    with pytest.raises(UserError, match="in epoch 0 images were compared by people"):
+        training_attempt(begin(objective={"kind": "reward_weighted"}))

@@ -17,7 +17,7 @@ from tasks.errors import UserError
 from tasks.label_studio.screens import result_for
 from tasks.labels.annotate import simulate_annotators
 from tasks.labels.media import media_folder, show_images
-from tasks.labels.pull import judgements_of, labels_progress, pull
+from tasks.labels.pull import judgements_of, labels_progress, programmed_values, pull
 from tasks.labels.push import push, push_plan, pushed
 from tasks.upkeep.forget import PEOPLE_FILE, forget
 from tests.support.fault_proxy import FaultProxy
@@ -67,6 +67,28 @@ def test_simulated_judges_have_their_own_biases(
     assert {orders[group][0][-1] for group in orders} == {"0", "1"}
     with pytest.raises(UserError, match="3 biases for 2 judges"):
         simulate_annotators(both, objectives=["first"], error_rate=0.0, judges=2, biases=[0.0] * 3)
+    with pytest.raises(UserError, match="--mark-below needs a screen of kind mark"):
+        simulate_annotators(both, objectives=["first"], error_rate=0.0, judges=2, mark_below=1.0)
+
+
+MARKED = {"labels": {"source": "people", "screen": "mark"}, "sampling": {"group_size": 3}}
+
+
+@pytest.mark.parametrize("shown", [MARKED], indirect=True)
+def test_a_simulated_standard_that_stays(shown: EpochContext, proxy: FaultProxy):
+    """Each image is marked by its own value, however the others of its group are."""
+    values = programmed_values(shown, "jpeg_compressibility")
+    standard = sorted(values.values())[5]
+    push.fn(shown)
+    simulate_annotators(shown, objectives=["jpeg_compressibility"], error_rate=0.0, judges=1, mark_below=standard)
+    pull.fn(shown)
+    said = {
+        id: level for one in judgements_of(shown) for id, (level,) in zip(one.trajectory_ids, one.levels, strict=True)
+    }
+    assert len(said) == 18
+    assert {id for id, level in said.items() if level < max(said.values())} == {
+        id for id, value in values.items() if value < standard
+    }
 
 
 def test_names_that_were_asked_to_go_are_not_pulled(

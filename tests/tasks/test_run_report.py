@@ -8,6 +8,7 @@ import pytest
 
 from d3po_core.drift import pixel_distance
 from d3po_core.statistics import wilson_share
+from tasks.artifacts import address_of
 from tasks.context import EpochContext
 from tasks.evaluation.held_out import held_out
 from tasks.policies import policy_for, state_after
@@ -16,7 +17,7 @@ from tasks.reports.report import report
 from tasks.reports.run_report import write_run_report
 from tasks.reports.training_panels import judgement_panels, objective_panels, training_panels
 
-from .conftest import Begin, again, context_of, generate_and_judge, train_and_seal
+from .conftest import Begin, again, context_of, generate_and_judge, train_and_seal, with_fields
 
 
 def page_of(context: EpochContext) -> str:
@@ -79,6 +80,10 @@ def test_what_people_did_and_how_fast(two_epochs: EpochContext):
     ]
     assert [one.per_hour for one in work] == pytest.approx([900, 300])
     assert history_of(two_epochs)[0].data["data/agreement"] == pytest.approx(5 / 6)
+    alpha = history_of(two_epochs)[0].data["data/krippendorff_alpha"]
+    page = page_of(two_epochs)
+    assert "Krippendorff" in page
+    assert f">{alpha:.2f}<" in page
 
 
 def test_what_an_objective_does_not_measure_is_left_out(two_epochs: EpochContext):
@@ -130,3 +135,9 @@ def test_epochs_that_are_not_sealed_are_not_in_it(begin: Begin):
     sealed = train_and_seal(generate_and_judge(begin()))
     generate_and_judge(context_of(sealed.configuration, 1))
     assert [epoch.number for epoch in history_of(again(sealed))] == [0]
+
+
+def test_links_lead_where_browsers_find_the_run(two_epochs: EpochContext):
+    assert address_of(two_epochs, "report/report.html").startswith("file:///")
+    served = with_fields(two_epochs, storage={"public_url": "https://files.example.org/runs/"})
+    assert address_of(served, "report/report.html") == "https://files.example.org/runs/two-epochs/report/report.html"

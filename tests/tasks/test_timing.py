@@ -16,7 +16,7 @@ def test_a_few_steps_are_timed_and_leave_the_policy_as_it_was(begin: Begin):
     for parameter in policy.lora_parameters().values():
         parameter.grad = None
     before = policy.lora_state()
-    times = time_steps(policy, configuration)
+    times = time_steps(policy, configuration, 4)
     assert times.trained_evaluation > 0
     assert times.sampled_evaluation > 0
     assert times.decoded_image > 0
@@ -40,7 +40,7 @@ def test_the_card_is_the_arithmetic_times_the_seconds(begin: Begin, monkeypatch:
         start=7.0,
         peak_megabytes=321.0,
     )
-    monkeypatch.setattr(cost_card, "time_steps", lambda policy, configuration: timed)
+    monkeypatch.setattr(cost_card, "time_steps", lambda policy, configuration, rows: timed)
     monkeypatch.setattr(cost_card, "drawing_seconds", lambda image_size, held_out: 1000.0 * held_out)
     card = dict(cost_card.cost_card(begin(evaluation={"prompts": "prompts.txt"}).configuration))
     assert card["images"] == "12"
@@ -55,3 +55,28 @@ def test_the_card_is_the_arithmetic_times_the_seconds(begin: Begin, monkeypatch:
         "the KL of its prompts, and the drawing"
     )
     assert card["starts of processes"] == "14 s", "the flow's and the trainer's"
+
+
+def test_what_an_objective_needs_beside_is_in_it(begin: Begin, monkeypatch: pytest.MonkeyPatch):
+    """A group that exceeds the micro-batch that fits is passed over twice; PRDP's reference is the pretrained model."""
+    timed = StepTimes(
+        sampled_evaluation=1.0,
+        decoded_image=0.0,
+        stored_image=0.0,
+        trained_evaluation=1.0,
+        start=0.0,
+        peak_megabytes=1.0,
+    )
+    monkeypatch.setattr(cost_card, "time_steps", lambda policy, configuration, rows: timed)
+    monkeypatch.setattr(cost_card, "drawing_seconds", lambda image_size, held_out: 0.0)
+
+    def card(run: str, **sections: dict) -> dict[str, str]:
+        return dict(cost_card.cost_card(begin(run, **sections).configuration))
+
+    monkeypatch.setattr(cost_card, "micro_batch", lambda configuration: 64)
+    assert card("fits")["train"] == f"{6 * 7 * 2:.0f} s"
+    prdp = card("prdp", objective={"kind": "prdp"}, sampling={"shared_initial_noise": False})
+    assert prdp["the pretrained model's log-probs (from the second epoch on)"] == f"{6 * 8:.0f} s"
+    monkeypatch.setattr(cost_card, "micro_batch", lambda configuration: 1)
+    assert card("small")["train"] == f"{6 * 7 * 2 * 2:.0f} s"
+    assert not any("log-probs" in what for what in card("small"))

@@ -1,6 +1,7 @@
 """What holds for each objective that is listed, and for the next one that will be."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from d3po_core.objectives.specs import OBJECTIVES, spec_of
 from d3po_core.order import plan_steps
 from d3po_core.policy import Policy
 from d3po_core.records import Reward
+from d3po_core.reference import reference_log_probs
+from d3po_core.start_check import StartCheck
 from d3po_core.step_data import read_groups
 from d3po_core.training import train
 
@@ -129,10 +132,25 @@ def test_parts_of_a_step_add_up_to_its_loss_and_metrics(kind: str) -> None:
         assert float(value) == pytest.approx(2 * float(halves[name])), name
 
 
+Sampled = tuple[Policy, tiny.MemorySource]
+WITH_NOISE = [
+    (kind, shared)
+    for kind in KINDS
+    for shared in (True, False)
+    if spec_of(kind).initial_noise in ("any", "shared" if shared else "independent")
+]
+"""(kind, whether the images of a group start from one x_T)."""
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "independent"])
+def noise(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def exact(folder: Path) -> tuple[Policy, tiny.MemorySource]:
+def exact(folder: Path, noise: bool) -> Sampled:
     """A float64 network that sampled two groups of three, and whose adapter has moved since."""
-    policy = tiny.load(folder, group_size=K, shared_initial_noise=False)
+    policy = tiny.load(folder, group_size=K, shared_initial_noise=noise)
     policy.unet.double()
     source = tiny.MemorySource(tiny.sample(policy, 2), tiny.embeddings(policy))
     torch.manual_seed(1)
@@ -141,7 +159,7 @@ def exact(folder: Path) -> tuple[Policy, tiny.MemorySource]:
     return policy, source
 
 
-def groups_of(exact: tuple[Policy, tiny.MemorySource], kind: str) -> tuple[list[GroupData], int]:
+def groups_of(exact: Sampled, kind: str) -> tuple[list[GroupData], int]:
     """One step's groups as the loop reads them; the pretrained model's log-probs where they are asked for."""
     policy, source = exact
     spec = spec_of(kind)
@@ -149,8 +167,6 @@ def groups_of(exact: tuple[Policy, tiny.MemorySource], kind: str) -> tuple[list[
     plan = plan_steps(
         labels.terms(), policy.schedule.trainable, TrainingConfig(), run_seed=1, epoch=0, couples=spec.couples
     )
-
-    every = {name: 0.9 * source.trajectories.log_prob[row] for row, name in enumerate(source.trajectories.ids)}
     groups = read_groups(
         policy,
         source,
@@ -158,35 +174,62 @@ def groups_of(exact: tuple[Policy, tiny.MemorySource], kind: str) -> tuple[list[
         plan[0],
         [0, 1],
         reference=made(kind).reference,
-        reference_log_probs=every,
+        reference_log_probs=reference_log_probs(policy, source, plan[0].group_ids),
         run_seed=1,
         epoch=0,
     )
     return groups, plan[0].count
 
 
+def assert_refused(exact: Sampled, kind: str) -> None:
+    with pytest.raises(ValueError, match="is defined for images that start from"):
+        groups_of(exact, kind)
+
+
+def observed(kind: str, groups: list[GroupData]) -> Objective:
+    objective = made(kind)
+    if (seen := objective.observe(groups)) is not None:
+        objective.update(seen)
+    return objective
+
+
+def gradient(policy: Policy) -> dict[str, torch.Tensor]:
+    found = {name: parameter.grad.clone() for name, parameter in policy.lora_parameters().items()}
+    policy.unet.zero_grad(set_to_none=True)
+    return found
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """To 1e-6 of the largest element."""
+    scale = max(float(value.abs().max()) for value in expected.values())
+    assert scale > 0
+    for name, value in expected.items():
+        assert float((found[name] - value).abs().max()) <= 1e-6 * scale, name
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_micro_batches_of_any_size_give_plain_autograds_gradient(
-    exact: tuple[Policy, tiny.MemorySource], kind: str
-) -> None:
-    """Everything in one graph, the KL by its definition, against one pass and two, to 1e-6 in float64."""
+def test_micro_batches_of_any_size_give_plain_autograds_gradient(exact: Sampled, noise: bool, kind: str) -> None:
+    """Everything in one graph, each image its own states, reference and KL by their definition, against one pass and two."""
+    if (kind, noise) not in WITH_NOISE:
+        return assert_refused(exact, kind)
     policy, _ = exact
     groups, count = groups_of(exact, kind)
-    objective = made(kind)
-    seen = objective.observe(groups)
-    if seen is not None:
-        objective.update(seen)
+    objective = observed(kind, groups)
     policy.unet.zero_grad(set_to_none=True)
     loss = torch.zeros((), dtype=torch.float64)
-    for group in groups:
+    for group in (replace(one, same_start=False) for one in groups):
         batch = every_evaluation([group])
-        output, values = values_of(policy, [group], batch)
-        current = torch.stack([values[place :: len(group.ids)] for place in range(len(group.ids))])
-        reference = group.reference
-        if kind == "diffusion_dpo":
+        assert len(batch) == len(group.ids) * len(group.transitions)
+
+        def tables(policy: Policy, group: GroupData = group, batch: list = batch) -> torch.Tensor:
+            _, values = values_of(policy, [group], batch)
+            return torch.stack([values[place :: len(group.ids)] for place in range(len(group.ids))])
+
+        output, _ = values_of(policy, [group], batch)
+        current, reference = tables(policy), group.reference
+        if objective.reference == "pretrained":
             with policy.reference(), torch.no_grad():
-                _, errors = values_of(policy, [group], batch)
-            reference = torch.stack([errors[place :: len(group.ids)] for place in range(len(group.ids))])
+                reference = tables(policy)
         loss = loss + objective(current - reference, group.stored - reference, group, count)[0]
         if objective.kl_weight:
             with policy.reference(), torch.no_grad():
@@ -194,19 +237,52 @@ def test_micro_batches_of_any_size_give_plain_autograds_gradient(
             kl = ((output - pretrained).double() ** 2).flatten(1).mean(1) / (2 * sigma**2)
             loss = loss + objective.kl_weight * kl.sum() / count
     loss.backward()
-    expected = {name: parameter.grad.clone() for name, parameter in policy.lora_parameters().items()}
-    scale = max(float(value.abs().max()) for value in expected.values())
-    assert scale > 0
+    expected = gradient(policy)
     metrics: list[dict[str, float]] = []
     for micro_batch in (2, 5, 64):
-        policy.unet.zero_grad(set_to_none=True)
         found = accumulate_gradient(policy, objective, groups, count=count, micro_batch=micro_batch)
         metrics.append({name: float(value) for name, value in found.items()})
-        for name, parameter in policy.lora_parameters().items():
-            assert float((parameter.grad - expected[name]).abs().max()) <= 1e-6 * scale, (micro_batch, name)
+        assert_same(gradient(policy), expected)
     assert metrics[0] == pytest.approx(metrics[2], rel=1e-9)
     if objective.kl_weight:
         assert metrics[0]["train/kl"] > 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if spec_of(kind).quantity == "log_prob"])
+def test_known_log_probs_give_the_first_steps_gradient(exact: Sampled, noise: bool, kind: str) -> None:
+    """Before the first update the stored log-probs are the policy's: no first pass, the same gradient."""
+    if (kind, noise) not in WITH_NOISE:
+        return assert_refused(exact, kind)
+    policy, _ = exact
+    moved, fresh = policy.lora_state(), tiny.load(policy.folder).lora_state()
+    policy.load_lora_state(fresh)
+    try:
+        groups, count = groups_of(exact, kind)
+        objective = observed(kind, groups)
+        accumulate_gradient(policy, objective, groups, count=count, micro_batch=2)
+        expected = gradient(policy)
+        check = StartCheck(torch.float64)
+        accumulate_gradient(policy, objective, groups, count=count, micro_batch=5, start_check=check)
+        check.finish()
+        assert_same(gradient(policy), expected)
+    finally:
+        policy.load_lora_state(moved)
+
+
+def test_how_the_weights_lie_in_memory_makes_no_difference(exact: Sampled) -> None:
+    policy, _ = exact
+    groups, count = groups_of(exact, "ddpo")
+    objective = observed("ddpo", groups)
+    policy.unet.zero_grad(set_to_none=True)
+    assert policy.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last), "as it is loaded"
+    accumulate_gradient(policy, objective, groups, count=count, micro_batch=64)
+    expected = gradient(policy)
+    policy.unet.to(memory_format=torch.contiguous_format)
+    try:
+        accumulate_gradient(policy, objective, groups, count=count, micro_batch=64)
+    finally:
+        policy.unet.to(memory_format=torch.channels_last)
+    assert_same(gradient(policy), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 """A program of one's own as an objective: real little workers that answer, die, talk nonsense or sleep."""
 
+import select
 import subprocess
 import sys
 import time
@@ -116,6 +117,19 @@ def test_it_has_a_deadline(worker: Worker, text: str):
     with pytest.raises(ObjectiveError, match="did not answer within 1 s"):
         slow(IMAGES, PROMPTS)
     assert time.monotonic() - begun < 15
+
+
+def test_a_second_answer_is_not_the_next_batchs(worker: Worker):
+    twice = worker(f"""{LOOP}
+    print(json.dumps({{"values": [1.0] * len(asked["images"])}}), flush=True)
+    time.sleep(0.3)
+    print(json.dumps({{"values": [2.0] * len(asked["images"])}}), flush=True)
+""")
+    assert twice(IMAGES, PROMPTS) == [1.0] * 5
+    said = process_of(twice).stdout
+    until(lambda: select.select([said], [], [], 0)[0], 10, "the second answer")
+    with pytest.raises(ObjectiveError, match="before it was asked, expected one line a batch"):
+        twice(IMAGES, PROMPTS)
 
 
 def test_no_number_is_named_with_its_image(tmp_path: Path):

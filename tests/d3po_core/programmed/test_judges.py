@@ -1,6 +1,7 @@
 """Programmed judgements, and simulated judges with a stated error rate."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,19 @@ def test_marks_are_the_worst_share() -> None:
     assert judge().mark("g", values, 0.01) == ("g-0",)
     assert judge().mark("g", dict.fromkeys(values, 1.0), 0.45) == ()
     assert judge(1.0).mark("g", values, 0.45) == ("g-3", "g-4", "g-5", "g-6")
+
+
+def test_a_standard_that_stays_marks_fewer_as_images_get_better() -> None:
+    values = {f"g-{image}": float(image) for image in range(7)}
+    assert judge().mark_below("g", values, 3.0) == ("g-0", "g-1", "g-2")
+    assert judge().mark_below("g", {name: value + 3 for name, value in values.items()}, 3.0) == ()
+    assert judge(1.0).mark_below("g", values, 3.0) == ("g-3", "g-4", "g-5", "g-6")
+    groups = [f"g{number}" for number in range(400)]
+    rate = sum(len(judge(0.1).mark_below(group, values, 3.0)) for group in groups) / (7 * len(groups))
+    assert rate == pytest.approx((3 * 0.9 + 4 * 0.1) / 7, abs=0.025)
+    leaning = replace(judge(), bias=0.5)
+    rate = sum(len(leaning.mark_below(group, values, 3.0)) for group in groups) / (7 * len(groups))
+    assert rate == pytest.approx((3 + 4 * 0.5) / 7, abs=0.025)
 
 
 def test_of_several_objectives_better_is_better_in_all() -> None:
