@@ -66,7 +66,7 @@ def test_plain_diffusers_loads_the_export_and_gives_the_same_network(
         pipeline.load_lora_weights(tmp_path / "adapter")
         loaded = pipeline.unet(x, t, encoder_hidden_states=embeds).sample
         own = policy.unet(x, t, encoder_hidden_states=embeds).sample
-    assert torch.allclose(loaded, own, atol=1e-6)
+    assert torch.allclose(loaded, own, rtol=1e-4, atol=1e-5), "as float32 sums in another memory format can be"
     assert not torch.allclose(bare, own, atol=1e-2)
 
 
