@@ -37,7 +37,6 @@ GROUP_OBJECTIVES, GROUP_SEEDS = ("incompressibility", "symmetry"), (100, 101)
 GROUP_CHOICES = [
     (2, 21, 1.5e-3),
     (2, 21, 3e-3),
-    (2, 16, 3e-3),
     (4, 10, 1.5e-3),
     (4, 10, 3e-3),
     (8, 5, 1.5e-3),
