@@ -15,8 +15,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.in_memory import InMemory, groups_of, loaded, sampled, trained
+from d3po_core import noise
 from d3po_core.preferences import judgements_to_pairs
-from d3po_core.programmed.judges import SimulatedJudge
 from d3po_core.records import Judgement, Trajectories
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
@@ -50,11 +50,7 @@ def run(configuration: Configuration) -> list[dict[str, Any]]:
         batches = sampled(configuration, policy, groups, embeds, epoch)
         values = _values(configuration, batches)
         threshold = median(values.values()) if threshold is None else threshold
-        judge = SimulatedJudge(name="0", run_seed=configuration.seed, epoch=epoch, error_rate=ERROR_RATE)
-        marks = dict.fromkeys(values, False)
-        for group in groups:
-            own = {id: values[id] for id in group.trajectory_ids(SIZE)}
-            marks |= dict.fromkeys(judge.mark_below(group.id, own, threshold), True)
+        marks = {id: _marked(configuration, epoch, id, value < threshold) for id, value in values.items()}
         rate = sum(marks.values()) / len(marks)
         found.append(
             {
@@ -79,6 +75,11 @@ def _values(configuration: Configuration, batches: list[Trajectories]) -> dict[s
         for batch in batches
         for id, value in zip(batch.ids, objective(batch.images, list(batch.prompts)).tolist(), strict=True)
     }
+
+
+def _marked(configuration: Configuration, epoch: int, id: str, bad: bool) -> bool:
+    errs = noise.generator("judge", run_seed=configuration.seed, epoch=epoch, group=id).random() < ERROR_RATE
+    return bad != errs
 
 
 def _judgement(group: str, ids: tuple[str, ...], marks: dict[str, bool]) -> Judgement:
