@@ -121,11 +121,12 @@ def read_groups(
 
 
 def _check_noise(spec: ObjectiveSpec, group: str, names: Sequence[str], same_start: bool) -> None:
-    wanted = {"shared": True, "independent": False, "any": same_start}[spec.initial_noise]
-    if len(names) > 1 and same_start != wanted:
-        found, expected = ("one x_T", "noise of their own")[:: 1 if same_start else -1]
+    found = "shared" if same_start else "independent"
+    if len(names) > 1 and spec.initial_noise not in ("any", found):
+        start = {"shared": "one x_T", "independent": "noise of their own"}
         raise ValueError(
-            f"The images of {group} start from {found}, and {spec.title} is defined for images that start from {expected}. "
+            f"The images of {group} start from {start[found]}, and {spec.title} is defined for images that start from "
+            f"{start[spec.initial_noise]}. "
             "Choose another objective.kind: `d3po run CONFIG --retrain`."
         )
 

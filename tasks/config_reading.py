@@ -25,9 +25,14 @@ class _CommandLine(BaseSettings, Configuration):
 
 
 def load_configuration(
-    source: "str | Path | Mapping[str, Any] | Configuration", overrides: Sequence[str] = ()
+    source: "str | Path | Mapping[str, Any] | Configuration", overrides: Sequence[str] = (), *, of_a_plan: bool = False
 ) -> Configuration:
     """A configuration from a YAML file, a run's folder or an object, with ``--section.field value`` options on top.
+
+    Args:
+        source: Where its fields are.
+        overrides: The options.
+        of_a_plan: As for ``parse_configuration``.
 
     Raises:
         UserError: No such file, no YAML, an unknown or a wrong field; the message names each.
@@ -38,7 +43,7 @@ def load_configuration(
         values, where = dict(source), "the given object"
     else:
         values, where = _values_at(str(source)), str(source)
-    return parse_configuration(_with_overrides(values, _parse_overrides(overrides)), where)
+    return parse_configuration(_with_overrides(values, _parse_overrides(overrides)), where, of_a_plan=of_a_plan)
 
 
 def parse_configuration(values: Mapping[str, Any], where: str, *, of_a_plan: bool = False) -> Configuration:

@@ -158,9 +158,11 @@ def _images(configuration: Configuration, policy: Policy) -> np.ndarray:
 
 def _kl(configuration: Configuration, policy: Policy) -> list[float]:
     """Two network evaluations a transition: of a few prompts, which tell as much."""
+    begun = time.perf_counter()
     found = [
         kl_to_pretrained(policy, batch, embeds) for batch, embeds in _sampled(configuration, policy, KL_PROMPTS, False)
     ]
+    logger().info("the KL to the pretrained model computed in %.2f s", time.perf_counter() - begun)
     return np.concatenate(found).tolist()
 
 

@@ -77,16 +77,14 @@ def _judged(run: Run, folder: str) -> int:
 
 
 def _wanted(before: Configuration, overrides: Sequence[str]) -> Configuration:
-    """As asked for; a mistake in the options is said before what does not fit together."""
+    """As asked for: first that the fields are right by themselves, then that they fit the epoch's, which stay."""
+    wanted = load_configuration(before, overrides, of_a_plan=True)
     try:
-        return load_configuration(before, overrides)
-    except UserError as error:
-        if " is defined for images " not in error.message and "comparisons give none" not in error.message:
-            raise
-        said = error.message.partition(". Set ")[0]
+        return load_configuration(wanted)
+    except UserError as misfit:
         raise UserError(
-            f"{said}. A fork keeps the sampling and labels of its epoch",
-            remedy="choose objective and training fields that fit them: docs/methods.md",
+            f"the epoch does not fit what is to be trained: {misfit.message}",
+            remedy="choose objective and training fields that fit: a fork keeps its epoch's sampling and labels",
         ) from None
 
 

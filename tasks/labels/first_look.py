@@ -18,8 +18,8 @@ __all__ = ["Answers", "too_few_answers"]
 CAREFUL_UP_TO = 2000
 """Groups: so many, whose answers are exported in a few seconds, are always looked at carefully. 30,000 take 40."""
 CAREFUL_EVERY = 10
-"""Minutes by the clock: a gate that looks each minute, as ``prefect.yaml`` has it, has nothing to remember. Shows who judged how many, and finds what
-a number does not tell: a task that was deleted in Label Studio, say."""
+"""Minutes by the clock: a gate that looks each minute, as ``prefect.yaml`` has it, has nothing to remember. The careful
+look shows who judged how many, and finds what a number does not tell: a task that was deleted in Label Studio, say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
