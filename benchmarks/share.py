@@ -22,7 +22,8 @@ COMPUTING = (
     r"encoded in ([\d.]+) s",
     r"computing ([\d.]+) s",
 )
-BESIDE = (r"found in ([\d.]+) s", r"drawn in ([\d.]+) s")
+DRAWING = (r"drawn in ([\d.]+) s",)
+# The micro-batch is found while the trainer starts.
 STARTING = (r"started in ([\d.]+) s", r"loaded in ([\d.]+) s", r"loading ([\d.]+) s")
 STORING = (r"stored in ([\d.]+) s", r"reading ([\d.]+) s", r"writing ([\d.]+) s")
 BEGINNING = "Beginning flow run"
@@ -41,15 +42,17 @@ def measure(folder: Path, config: Path, name: str, environment: dict[str, str]) 
     if process.wait() != 0:
         raise RuntimeError(f"d3po run ended with {process.returncode}:\n{''.join(log)[-3000:]}")
     seconds, text = ended - begun, "".join(log)
-    computing, starting, storing, beside = (_sum(text, patterns) for patterns in (COMPUTING, STARTING, STORING, BESIDE))
+    computing, starting, storing, drawing = (
+        _sum(text, patterns) for patterns in (COMPUTING, STARTING, STORING, DRAWING)
+    )
     # What is stored in the background takes its time from the computing: it is counted once more, whole.
     computing -= storing
-    rest = seconds - computing - starting - beside
+    rest = seconds - computing - starting - drawing
     return {
         "flow run": round(seconds, 2),
         "computing": round(computing, 2),
         "starts of processes, networks read": round(starting, 2),
-        "finding the micro-batch, drawing the report": round(beside, 2),
+        "drawing the report": round(drawing, 2),
         "orchestration and storage": round(rest, 2),
         "of these storing": round(storing, 2),
         "share of computing": round(rest / computing, 4),

@@ -51,14 +51,16 @@ def report(context: EpochContext) -> None:
             "report/evaluation.json", to_json(context.configuration, comparisons, before, after, drift).encode()
         )
         _keep_held_out(context, before, after)
-    for name, picture in pictures.items():
-        epoch.write_aside(f"report/{name}.png", picture)
-    epoch.write_aside("report/report.html", _page(context, pictures, comparisons))
-    export_into_run(context)  # after the evaluation, which the card's curves end with
     with drawing("pictures"):
+        for name, picture in pictures.items():
+            epoch.write_aside(f"report/{name}.png", picture)
+        epoch.write_aside("report/report.html", _page(context, pictures, comparisons))
+        export_into_run(context)  # after the evaluation, which the card's curves end with
         page_of_run = write_run_report(context)
     logger().info(
-        "pictures and pages drawn in %.2f s; the run's report is %s", drawing.seconds["pictures"], page_of_run
+        "pictures, pages and the model card drawn in %.2f s; the run's report is %s",
+        drawing.seconds["pictures"],
+        page_of_run,
     )
     for comparison in comparisons:
         logger().info("%s", comparison)
