@@ -25,7 +25,8 @@ COMPUTING = (
 DRAWING = (r"drawn in ([\d.]+) s",)
 # The micro-batch is found while the trainer starts.
 STARTING = (r"started in ([\d.]+) s", r"loaded in ([\d.]+) s", r"loading ([\d.]+) s")
-STORING = (r"stored in ([\d.]+) s", r"reading ([\d.]+) s", r"writing ([\d.]+) s")
+STORING = r"stored in ([\d.]+) s"
+READING_WRITING = (r"reading ([\d.]+) s", r"writing ([\d.]+) s")
 BEGINNING = "Beginning flow run"
 
 
@@ -42,11 +43,10 @@ def measure(folder: Path, config: Path, name: str, environment: dict[str, str]) 
     if process.wait() != 0:
         raise RuntimeError(f"d3po run ended with {process.returncode}:\n{''.join(log)[-3000:]}")
     seconds, text = ended - begun, "".join(log)
-    computing, starting, storing, drawing = (
-        _sum(text, patterns) for patterns in (COMPUTING, STARTING, STORING, DRAWING)
-    )
-    # What is stored in the background takes its time from the computing: it is counted once more, whole.
-    computing -= storing
+    computing, starting, drawing = (_sum(text, patterns) for patterns in (COMPUTING, STARTING, DRAWING))
+    storing = [float(found) for found in re.findall(STORING, text)]
+    # All shards but the last are stored while the next is computed, and take that time from it: count it as storing.
+    computing -= sum(storing[:-1])
     rest = seconds - computing - starting - drawing
     return {
         "flow run": round(seconds, 2),
@@ -54,7 +54,7 @@ def measure(folder: Path, config: Path, name: str, environment: dict[str, str]) 
         "starts of processes, networks read": round(starting, 2),
         "drawing the report": round(drawing, 2),
         "orchestration and storage": round(rest, 2),
-        "of these storing": round(storing, 2),
+        "of these storing": round(sum(storing) + _sum(text, READING_WRITING), 2),
         "share of computing": round(rest / computing, 4),
     }
 
