@@ -1,4 +1,4 @@
-"""What orchestration and storage take of a demo epoch: everything that is neither computing nor the start of a process.
+"""What orchestration and storage take of a demo epoch: everything but computing, starts of processes, and drawing.
 
     python -m benchmarks.share --out benchmarks/share.json
 
@@ -22,8 +22,7 @@ COMPUTING = (
     r"encoded in ([\d.]+) s",
     r"computing ([\d.]+) s",
 )
-DRAWING = (r"drawn in ([\d.]+) s",)
-# The micro-batch is found while the trainer starts.
+BESIDE = (r"found in ([\d.]+) s", r"drawn in ([\d.]+) s")
 STARTING = (r"started in ([\d.]+) s", r"loaded in ([\d.]+) s", r"loading ([\d.]+) s")
 STORING = r"stored in ([\d.]+) s"
 READING_WRITING = (r"reading ([\d.]+) s", r"writing ([\d.]+) s")
@@ -43,18 +42,20 @@ def measure(folder: Path, config: Path, name: str, environment: dict[str, str]) 
     if process.wait() != 0:
         raise RuntimeError(f"d3po run ended with {process.returncode}:\n{''.join(log)[-3000:]}")
     seconds, text = ended - begun, "".join(log)
-    computing, starting, drawing = (_sum(text, patterns) for patterns in (COMPUTING, STARTING, DRAWING))
+    computing, starting, beside = (_sum(text, patterns) for patterns in (COMPUTING, STARTING, BESIDE))
     storing = [float(found) for found in re.findall(STORING, text)]
     # All shards but the last are stored while the next is computed, and take that time from it: count it as storing.
     computing -= sum(storing[:-1])
-    rest = seconds - computing - starting - drawing
+    rest = seconds - computing - starting - beside
     return {
         "flow run": round(seconds, 2),
         "computing": round(computing, 2),
         "starts of processes, networks read": round(starting, 2),
-        "drawing the report": round(drawing, 2),
+        "finding the micro-batch, drawing the report": round(beside, 2),
         "orchestration and storage": round(rest, 2),
-        "of these storing": round(sum(storing) + _sum(text, READING_WRITING), 2),
+        "of these storing shards, reading and writing of training": round(
+            sum(storing) + _sum(text, READING_WRITING), 2
+        ),
         "share of computing": round(rest / computing, 4),
     }
 

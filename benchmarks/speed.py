@@ -1,6 +1,7 @@
 """The product against the published loop and against the floor, in one run, alternating; medians.
 
     python -m benchmarks.speed --rounds 5 --out benchmarks/speed.json
+    python -m benchmarks.speed --only sweep --model.compile blocks    # or --model.dtype bfloat16: an evaluation's time
 
 Each round does the three one after the other, so that whatever else the machine does meets all of them alike; the
 ratios are medians over rounds of a round's own ratios. The product's training is the training process's own function
@@ -29,8 +30,9 @@ from tasks.context import EpochContext
 from tasks.generation.shards import write_generated
 from tasks.policies import policy_for
 from tasks.training import trainer
+from tasks.training.attempt import training_attempt
 from tasks.training.source import StoredTrajectories
-from tasks.training.training_plan import pairs_of, training_attempt
+from tasks.training.training_plan import pairs_of
 
 CASES = {
     "k = 2": {"size": 2, "groups": 16, "screen": "compare", "groups_per_step": 4},
@@ -191,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["sampling", *CASES])
+    parser.add_argument("--only", choices=["sweep", "sampling", *CASES])
     parser.add_argument("--out", type=Path)
     arguments, overrides = parser.parse_known_args()
     policy = policy_for(load_configuration(arguments.config, overrides))

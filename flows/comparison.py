@@ -9,7 +9,7 @@ from storage.epoch import Epoch
 from storage.run import Run
 from tasks.context import found_run
 from tasks.errors import UserError
-from tasks.evaluation.held_out import Comparison, paired
+from tasks.evaluation.comparisons import Comparison, paired
 from tasks.training.training_plan import training_plan
 
 __all__ = ["COLUMNS", "ComparedRun", "compared", "draw"]
@@ -75,11 +75,14 @@ def draw(runs: Sequence[ComparedRun]) -> dict[str, bytes]:
     """The differences with 95 % intervals: an SVG for each objective, by its name."""
     from tasks.reports.plots import differences
 
+    names = {one.run: one.run.rstrip("/").rpartition("/")[2] for one in runs}
+    if len(set(names.values())) < len(names):  # runs of one name in several roots
+        names = {run: run.rstrip("/") for run in names}
     rows: dict[str, dict[str, tuple[float, float, float]]] = {}
     for one in runs:
         found = one.measured
         spread = 1.96 * found.standard_error
-        label = f"{one.run.rstrip('/')}, epochs {one.epochs}: {one.trained_with}"
+        label = f"{names[one.run]}, epochs {one.epochs}: {one.trained_with}"
         rows.setdefault(found.objective, {})[label] = (
             found.difference,
             found.difference - spread,

@@ -7,9 +7,9 @@ from flows.explain import without_traces
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.evaluation.blind import start_blind
+from tasks.evaluation.estimates import said
 from tasks.evaluation.evaluate import evaluate as evaluate_candidates
 from tasks.evaluation.evaluation_page import results_of
-from tasks.evaluation.measures import said
 
 __all__ = ["evaluate"]
 

@@ -81,8 +81,8 @@ def results(
 ) -> None:
     """Wins, losses and ties so far, with 95 % intervals; written beside the evaluation and into its page."""
     from tasks.evaluation.blind_results import pull_blind
-    from tasks.evaluation.evaluate import open_evaluation
-    from tasks.evaluation.measures import said_share
+    from tasks.evaluation.estimates import said_share
+    from tasks.evaluation.finished import open_evaluation
 
     opened = open_evaluation(evaluation)
     found = pull_blind(opened, number)
@@ -108,7 +108,7 @@ def _start(
     **design: Any,
 ) -> None:
     from tasks.evaluation.blind import start_blind
-    from tasks.evaluation.evaluate import configuration_of, open_evaluation
+    from tasks.evaluation.finished import configuration_of, open_evaluation
 
     opened = open_evaluation(evaluation)
     configuration = configuration or configuration_of(opened)
@@ -141,7 +141,7 @@ def _adapters(given: list[str]) -> dict[str, str]:
 
 
 def _print_results(body: Mapping[str, Any]) -> None:
-    from tasks.evaluation.measures import said
+    from tasks.evaluation.estimates import said
 
     print_table(
         ("candidate", "η", "measure", "mean [95 %]", "difference to base [95 %]"),

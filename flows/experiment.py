@@ -6,6 +6,7 @@ be suspended: it calls the epoch's body, and no subflow.
 """
 
 import json
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -22,6 +23,9 @@ from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext, create_run
 from tasks.exchange.fork import refuse_unfinished_fork
+from tasks.generation.prompts import read_prompts
+from tasks.log import logger
+from tasks.programmed import definitions
 
 __all__ = ["experiment"]
 
@@ -58,9 +62,14 @@ def experiment(config: Configuration | str, overrides: list[str] | None = None) 
 
 
 def _one_epoch(configuration: Configuration, run: Run) -> None:
-    """The epoch that is not sealed, or whose report is missing, or the next."""
+    """The epoch that is not sealed, or whose report is missing or says nothing of the target, or the next."""
     sealed = run.sealed_epochs()
-    number = sealed[-1] if sealed and not _reported(run, sealed[-1]) else run.next_epoch()
+    number = run.next_epoch()
+    if sealed and not _reported(configuration, run, sealed[-1]):
+        number = sealed[-1]
+        logger().info(
+            "the report of epoch %d is missing, or says nothing of the target as configured: it is made now", number
+        )
     bind_epoch(run, flow_run.id, number)
     go_on_with(EpochContext(configuration=configuration, run=run, number=number))
 
@@ -68,7 +77,7 @@ def _one_epoch(configuration: Configuration, run: Run) -> None:
 def _arrived(configuration: Configuration, run: Run) -> str | None:
     """Why there is nothing left to do; None where there is."""
     sealed = run.sealed_epochs()
-    if not sealed or not _reported(run, sealed[-1]):
+    if not sealed or not _reported(configuration, run, sealed[-1]):
         return None
     reached = _target_reached(configuration, run, sealed[-1])
     if reached or len(sealed) >= configuration.experiment.epochs:
@@ -80,12 +89,26 @@ def _target_reached(configuration: Configuration, run: Run, number: int) -> str 
     wanted = configuration.experiment
     if wanted.target is None:
         return None
-    found = json.loads(run.epoch(number).read_aside("report/evaluation.json") or b'{"comparisons": []}')
-    after = {item["objective"]: item["after"] for item in found["comparisons"]}.get(wanted.target_objective)
-    if after is None or after < wanted.target:
-        return None
-    return f"{wanted.target_objective} reached {after:.4f}, wanted {wanted.target:g}"
+    found = {item["objective"]: item["after"] for item in _evaluation(run, number)["comparisons"]}
+    after = found[wanted.target_objective]
+    return (
+        f"{wanted.target_objective} reached {after:.4f}, wanted {wanted.target:g}" if after >= wanted.target else None
+    )
 
 
-def _reported(run: Run, number: int) -> bool:
-    return run.epoch(number).read_aside("report/report.html") is not None
+def _reported(configuration: Configuration, run: Run, number: int) -> bool:
+    """Whether the report is there, and measures the target as it is configured: one that ``d3po report`` made of other
+    objectives or prompts is made again."""
+    name = configuration.experiment.target_objective
+    if run.epoch(number).read_aside("report/report.html") is None:
+        return False
+    if name is None:
+        return True
+    found, prompts = _evaluation(run, number), read_prompts(configuration.evaluation.prompts)
+    meaning = definitions(configuration, (name,))[name]
+    return found.get("prompts") == prompts and found.get("objectives", {}).get(name) == meaning
+
+
+def _evaluation(run: Run, number: int) -> dict[str, Any]:
+    """What the epoch's report measured."""
+    return json.loads(run.epoch(number).read_aside("report/evaluation.json") or b'{"comparisons": []}')

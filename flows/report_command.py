@@ -4,9 +4,8 @@ import json
 from collections.abc import Iterator
 
 from tasks.context import EpochContext
-from tasks.evaluation.held_out import Comparison
+from tasks.evaluation.comparisons import Comparison
 from tasks.labels.push import pushed
-from tasks.reports.report import report
 from tasks.reports.run_report import write_run_report
 
 __all__ = ["describe"]
@@ -16,6 +15,8 @@ def describe(context: EpochContext, anew: bool = False) -> Iterator[str]:
     """Lines for the terminal; a report that is missing, or that is wanted ``anew``, is made first."""
     wanted = "evaluation.json" if context.configuration.evaluation.prompts else "report.html"
     if anew or context.epoch.read_aside(f"report/{wanted}") is None:
+        from tasks.reports.report import report  # needs the network: only where something is measured
+
         report.fn(context)
     epoch, location = context.epoch, f"{context.run.location}/{context.epoch_key}"
     yield f"adapter:      {location}/adapter"

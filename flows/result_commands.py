@@ -13,6 +13,7 @@ __all__ = ["verbs"]
 verbs = typer.Typer()
 
 PANEL = "Results"
+NO_TARGET = ("--experiment.target", "null", "--experiment.target_objective", "null")
 
 
 @verbs.command(rich_help_panel=PANEL, context_settings=WITH_OVERRIDES)
@@ -21,7 +22,9 @@ def report(context: typer.Context, run: RunArgument, epoch: EpochOption = None) 
     from flows.report_command import describe
 
     remeasured = any(word.startswith("--evaluation.") for word in context.args)
-    for line in describe(selected_context(run, epoch, sealed=True, overrides=context.args), anew=remeasured):
+    # Whatever is measured now, the experiment's target need not be among it.
+    overrides = [*context.args, *NO_TARGET] if remeasured else context.args
+    for line in describe(selected_context(run, epoch, sealed=True, overrides=overrides), anew=remeasured):
         console.print(line)
 
 
@@ -56,16 +59,18 @@ def export(
     ] = None,
 ) -> None:
     """Write an epoch's adapter as plain diffusers loads it, with its model card and provenance; or what was judged."""
-    from tasks.exchange.export import export_adapter, export_merged
-    from tasks.exchange.export_preferences import export_preferences
-
     context = selected_context(run, epoch, sealed=True)
     if preferences is not None:
+        from tasks.exchange.export_preferences import export_preferences
+
         file, rows = export_preferences(context, folder, preferences)
         console.print(
             f"preferences: {file} ({rows} rows)\nnext: datasets.load_dataset('parquet', data_files={str(file)!r})"
         )
-    elif merged:
+        return
+    from tasks.exchange.export import export_adapter, export_merged
+
+    if merged:
         written = export_merged(context, folder)
         console.print(f"pipeline: {written}\nnext: StableDiffusionPipeline.from_pretrained({str(written)!r})")
     else:

@@ -15,9 +15,8 @@ from storage.evaluation import Evaluation, Part
 from storage.layout import EVALUATIONS_FOLDER, blind_key
 from tasks.config import Configuration
 from tasks.errors import UserError
-from tasks.evaluation.candidate_images import images_name
 from tasks.evaluation.evaluation_page import results_of
-from tasks.evaluation.held_out import group_of
+from tasks.evaluation.names import group_of, images_name
 from tasks.label_studio.parse import PushPlan
 from tasks.label_studio.screens import compare_screen, local_file_url, task_data
 from tasks.labels.connection import connect, public_url

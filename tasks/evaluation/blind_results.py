@@ -15,8 +15,8 @@ from storage.evaluation import Evaluation
 from storage.layout import blind_key
 from tasks.errors import UserError
 from tasks.evaluation.blind import Blind, blind_of
+from tasks.evaluation.estimates import ends
 from tasks.evaluation.evaluation_page import BLIND_RESULTS_FORMAT, write_page
-from tasks.evaluation.measures import ends
 from tasks.label_studio.parse import parse_export
 from tasks.label_studio.reading import read_export
 from tasks.labels.connection import connect

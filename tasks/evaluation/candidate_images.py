@@ -20,22 +20,13 @@ from d3po_core.rollout import rollout
 from storage.evaluation import Evaluation, Part
 from tasks.config import Configuration
 from tasks.errors import UserError
-from tasks.evaluation.candidates import BASE, Candidate, policy_of
-from tasks.evaluation.held_out import LATENTS_AT_ONCE, group_of
+from tasks.evaluation.candidates import Candidate, policy_of
+from tasks.evaluation.held_out import LATENTS_AT_ONCE
+from tasks.evaluation.names import BASE, group_of, images_name
 from tasks.log import logger
 from tasks.reports.figures import png
 
-__all__ = ["generate_images", "images_by_group", "images_name", "part_name"]
-
-
-def part_name(candidate: str, eta: float, what: str) -> str:
-    """``A-eta-0.5-images``: what is kept of a candidate at one η."""
-    return f"{candidate}-eta-{eta:g}-{what}"
-
-
-def images_name(candidate: str, eta: float) -> str:
-    """The part that holds a candidate's images."""
-    return part_name(candidate, eta, "images")
+__all__ = ["generate_images", "images_by_group"]
 
 
 def generate_images(

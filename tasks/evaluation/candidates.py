@@ -16,13 +16,11 @@ from d3po_core.policy import Policy
 from tasks.config import Configuration
 from tasks.context import found_run, planned_context
 from tasks.errors import UserError
-from tasks.exchange.export import ADAPTER_FILE
+from tasks.evaluation.names import BASE
+from tasks.exchange.provenance import ADAPTER_FILE
 from tasks.policies import policy_for, state_after
 
-__all__ = ["BASE", "Candidate", "candidates_of", "policy_of"]
-
-BASE = "base"
-"""The pretrained model: always among the candidates, and what the others are compared with."""
+__all__ = ["Candidate", "candidates_of", "policy_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,17 +14,16 @@ from storage.evaluation import Evaluation, Part
 from storage.tables import EVALUATION, rows_to_bytes
 from tasks.config import Configuration
 from tasks.config_changes import changed_fields
-from tasks.config_reading import parse_configuration
 from tasks.errors import UserError
 from tasks.evaluation.candidate_images import generate_images, images_by_group
-from tasks.evaluation.candidates import BASE, Candidate, candidates_of
-from tasks.evaluation.evaluation_page import RESULTS_FORMAT, results_of, write_page
-from tasks.evaluation.held_out import group_of
+from tasks.evaluation.candidates import Candidate, candidates_of
+from tasks.evaluation.evaluation_page import RESULTS_FORMAT, write_page
 from tasks.evaluation.measures import measure_candidate, summary
+from tasks.evaluation.names import BASE, group_of
 from tasks.generation.prompts import read_prompts
 from tasks.reports.figures import side_by_side
 
-__all__ = ["configuration_of", "evaluate", "open_evaluation"]
+__all__ = ["evaluate"]
 
 SHOWN = 32
 """Images of one candidate on a sheet."""
@@ -68,30 +67,6 @@ def evaluate(configuration: Configuration, adapters: Mapping[str, str], name: st
     evaluation.write("evaluation.json", encode(body, RESULTS_FORMAT))
     write_page(evaluation)
     return evaluation
-
-
-def open_evaluation(folder: str) -> Evaluation:
-    """The evaluation in a folder as it was typed.
-
-    Raises:
-        UserError: There is none.
-    """
-    root, _, name = folder.rstrip("/").rpartition("/")
-    root = root.removesuffix("evaluations").rstrip("/") or "."
-    evaluation = Evaluation(root, name)
-    if evaluation.settings() is None or evaluation.read("evaluation.json") is None:
-        raise UserError(
-            f"there is no evaluation in {folder}: expected {evaluation.location}/evaluation.json",
-            remedy="d3po evaluate CONFIG --adapter A=RUN:EPOCH makes one",
-        )
-    return evaluation
-
-
-def configuration_of(evaluation: Evaluation) -> Configuration:
-    """What an evaluation was made with, its storage root as the evaluation lies now."""
-    values = results_of(evaluation)["configuration"]
-    values["storage"]["root"] = evaluation.root
-    return parse_configuration(values, f"{evaluation.location}/evaluation.json")
 
 
 def _settle(evaluation: Evaluation, configuration: Configuration, prompts: list[str]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 from storage.documents import decode
 from storage.evaluation import Evaluation
 from storage.layout import blind_key
-from tasks.evaluation.candidates import BASE
-from tasks.evaluation.measures import ends, said, said_share
+from tasks.evaluation.estimates import ends, said, said_share
+from tasks.evaluation.names import BASE
 from tasks.reports import page
 from tasks.reports.plots import bars, differences
 

@@ -15,10 +15,12 @@ import torch
 
 from d3po_core.drift import kl_to_pretrained, pixel_distance
 from d3po_core.policy import Policy
-from d3po_core.records import Group, Trajectories
+from d3po_core.records import Trajectories
 from d3po_core.rollout import rollout
 from tasks.config import Configuration
 from tasks.context import EpochContext
+from tasks.evaluation.comparisons import Comparison, paired
+from tasks.evaluation.names import group_of
 from tasks.generation.prompts import read_prompts
 from tasks.log import logger
 from tasks.policies import policy_for, starting_state, state_after
@@ -27,15 +29,12 @@ from tasks.programmed import definitions, programmed_objective
 __all__ = [
     "KL_PROMPTS",
     "LATENTS_AT_ONCE",
-    "Comparison",
     "Drift",
     "HeldOut",
     "compare",
     "evaluate_epoch",
-    "group_of",
     "held_out",
     "objective_values",
-    "paired",
 ]
 
 EVALUATION_FORMAT = "d3po-evaluation/1"
@@ -58,27 +57,6 @@ class HeldOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One objective before and after an epoch, over the same prompts and noise."""
-
-    objective: str
-    unit: str = "as version 0.1.0 measured it"
-    """What its values are; reports of version 0.1.0 do not say."""
-    before: float
-    after: float
-    difference: float
-    standard_error: float
-    """Of the mean paired difference: sample standard deviation / √N."""
-    prompts: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.objective} ({self.unit}, higher is better): {self.before:.4f} before, {self.after:.4f} after, difference {self.difference:+.4f} "
-            f"± {self.standard_error:.4f} (paired standard error, {self.prompts} held-out prompts)"
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """How far an epoch's policy is from the pretrained model."""
 
@@ -86,11 +64,6 @@ class Drift:
     """[N] in [0, 1]: distance of each held-out image to the pretrained model's of the same noise."""
     kl: list[float]
     """[up to 16] nats, mean over C, H, W and over the transitions of each of the first held-out prompts."""
-
-
-def group_of(index: int, prompt: str) -> Group:
-    """A held-out prompt as a group: ``e000012``."""
-    return Group(id=f"e{index:06d}", index=index, prompt=prompt)
 
 
 def evaluate_epoch(context: EpochContext) -> tuple[HeldOut, HeldOut, Drift]:
@@ -190,19 +163,3 @@ def objective_values(
     """What each configured objective (or each of ``names``) says of images: name → [N] float64, higher is better."""
     wanted = names or configuration.evaluation.objectives
     return {name: programmed_objective(configuration, name)(images, prompts) for name in wanted}
-
-
-def paired(name: str, unit: str, before: Sequence[float], after: Sequence[float]) -> Comparison:
-    """One objective's values [N] of the same prompts and noise, before and after."""
-    difference = np.subtract(after, before)
-    return Comparison(
-        objective=name,
-        unit=unit,
-        before=float(np.mean(before)),
-        after=float(np.mean(after)),
-        difference=float(difference.mean()),
-        standard_error=float(difference.std(ddof=1) / np.sqrt(len(difference)))
-        if len(difference) > 1
-        else float("nan"),
-        prompts=len(difference),
-    )

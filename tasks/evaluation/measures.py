@@ -17,12 +17,12 @@ from d3po_core.statistics import Interval, bootstrap_mean
 from storage.evaluation import Evaluation, Part
 from storage.tables import EVALUATION, rows_from_bytes, rows_to_bytes
 from tasks.config import Configuration
-from tasks.evaluation.candidate_images import images_by_group, part_name
-from tasks.evaluation.candidates import BASE
+from tasks.evaluation.candidate_images import images_by_group
 from tasks.evaluation.held_out import objective_values
+from tasks.evaluation.names import BASE, part_name
 from tasks.programmed import definitions, objective_unit
 
-__all__ = ["DIVERSITY", "DRIFT", "KL", "ends", "meaning_of", "measure_candidate", "said", "said_share", "summary"]
+__all__ = ["DIVERSITY", "DRIFT", "KL", "meaning_of", "measure_candidate", "summary"]
 
 DIVERSITY, DRIFT, KL = "diversity", "drift", "kl_to_base"
 AT_ONCE = 64
@@ -90,23 +90,6 @@ def summary(rows: Iterable[Mapping[str, Any]], configuration: Configuration) -> 
         }
         for (eta, measure, candidate), values in means.items()
     ]
-
-
-def ends(estimate: Mapping[str, float | None]) -> tuple[float, float | None, float | None]:
-    """An estimate of ``summary``, in whatever order a file gives it back, as value, low and high."""
-    interval = Interval(**estimate)
-    return interval.value, interval.low, interval.high
-
-
-def said(estimate: Mapping[str, float | None] | None) -> str:
-    """An estimate of ``summary`` in words: a value and its interval."""
-    return "–" if estimate is None else str(Interval(**estimate))
-
-
-def said_share(estimate: Mapping[str, float | None]) -> str:
-    """A share in words: per cent, and its interval."""
-    value, low, high = ends(estimate)
-    return f"{value:.1%}" if low is None or high is None else f"{value:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def _objective_rows(

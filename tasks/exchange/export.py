@@ -12,22 +12,15 @@ from safetensors.torch import load_file
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.exchange.card import card_files
+from tasks.exchange.provenance import ADAPTER_FILE, PROVENANCE, PROVENANCE_FORMAT, file_digest
 from tasks.policies import policy_for, state_after
 
 __all__ = [
-    "ADAPTER_FILE",
-    "PROVENANCE",
-    "PROVENANCE_FORMAT",
     "export_adapter",
     "export_into_run",
     "export_merged",
-    "file_digest",
     "lora_digest",
 ]
-
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"
-PROVENANCE = "provenance.json"
-PROVENANCE_FORMAT = "d3po-provenance/1"
 
 
 def export_adapter(context: EpochContext, folder: Path) -> Path:
@@ -89,18 +82,6 @@ def export_into_run(context: EpochContext) -> None:
     with tempfile.TemporaryDirectory(prefix="d3po-export-") as folder:
         for file in sorted(export_adapter(context, Path(folder)).iterdir()):
             context.epoch.write_aside(f"adapter/{file.name}", file.read_bytes())
-
-
-def file_digest(folder: Path) -> str:
-    """sha256 of an exported adapter's file: its tensors, their names, and the metadata that holds rank and alpha.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    file = folder / ADAPTER_FILE
-    if not file.is_file():
-        raise UserError(f"no adapter at {file}", remedy="d3po export RUN FOLDER")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def lora_digest(context: EpochContext, folder: Path) -> str:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, Literal
 
 __all__ = ["Line", "Panel", "bars", "differences", "panel", "panels"]
@@ -12,6 +13,8 @@ __all__ = ["Line", "Panel", "bars", "differences", "panel", "panels"]
 COLOURS = ("#2f5fd0", "#d9480f", "#2b8a3e", "#862e9c", "#c92a2a", "#0b7285")
 GREY = "#8a94a3"
 PANEL_INCHES = (4.2, 2.7)
+LABEL_CHARACTERS = 44
+"""Of a line of a row's label: more would leave no room for the row."""
 
 Estimate = tuple[float, float | None, float | None]
 """A value with the ends of its interval."""
@@ -75,7 +78,9 @@ def differences(rows: Mapping[str, Estimate], title: str, label: str) -> bytes:
         label: Of the axis.
     """
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(dict.fromkeys(map(_whose, rows)))}
-    with _figure(6.4, 0.9 + 0.42 * len(rows), 1, 1) as (axes, save):
+    labels = ["\n".join(wrap(name, LABEL_CHARACTERS)) for name in rows]
+    lines = max(label.count("\n") + 1 for label in labels)
+    with _figure(6.4, 0.9 + (0.26 + 0.16 * lines) * len(rows), 1, 1) as (axes, save):
         axis = axes[0]
         axis.axvline(0, color=GREY, linewidth=1)
         for place, (name, (value, low, high)) in enumerate(rows.items()):
@@ -83,7 +88,7 @@ def differences(rows: Mapping[str, Estimate], title: str, label: str) -> bytes:
             if low is not None and high is not None:
                 axis.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
             axis.plot([value], [place], "o", color=colour, markersize=6)
-        axis.set_yticks(range(len(rows)), list(rows))
+        axis.set_yticks(range(len(rows)), labels)
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_title(title, loc="left")
         axis.set_xlabel(label)

@@ -9,7 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from d3po_core.stopwatch import Stopwatch
 from tasks.artifacts import address_of, key
 from tasks.context import EpochContext, run_folder
-from tasks.evaluation.held_out import Comparison, HeldOut, compare, evaluate_epoch, to_json
+from tasks.evaluation.comparisons import Comparison
+from tasks.evaluation.held_out import HeldOut, compare, evaluate_epoch, to_json
 from tasks.exchange.export import export_into_run
 from tasks.labels.pull import images_of
 from tasks.log import flow_run_id, logger

@@ -1,8 +1,7 @@
 """A run's scalars for TensorBoard: ``train/…`` by optimizer step over the whole run, ``data/…`` and ``eval/…`` by epoch."""
 
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+import io
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,23 +14,28 @@ EVENTS_FILE = "tensorboard/events.out.tfevents.0.d3po"
 
 
 def event_file(epochs: Sequence[EpochHistory]) -> bytes:
-    """The bytes of the event file; equal for equal epochs."""
-    from torch.utils.tensorboard import SummaryWriter
+    """The bytes of the event file; equal for equal epochs, as no event has a time."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    with tempfile.TemporaryDirectory(prefix="d3po-tensorboard-") as folder:
-        writer = SummaryWriter(folder)
-        step = 0
-        for epoch in epochs:
-            for name, values in epoch.trained.items():
-                for place, value in enumerate(values):
-                    writer.add_scalar(name, value, step + place, walltime=0)
-            step += max(map(len, epoch.trained.values()), default=0)
-            for name, value in epoch.data.items():
-                writer.add_scalar(name, value, epoch.number, walltime=0)
-            for objective, after in epoch.after.items():
-                writer.add_scalar(f"eval/{objective}", float(np.mean(after)), epoch.number, walltime=0)
-            for measure, values in epoch.drift.items():
-                writer.add_scalar(f"drift/{measure}", float(np.mean(values)), epoch.number, walltime=0)
-        writer.close()
-        [file] = Path(folder).iterdir()
-        return file.read_bytes()
+    stream = io.BytesIO()
+    writer = RecordWriter(stream)
+    writer.write(Event(file_version="brain.Event:2").SerializeToString())
+    for name, value, step in _scalars(epochs):
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+        writer.write(Event(step=step, summary=summary).SerializeToString())
+    return stream.getvalue()
+
+
+def _scalars(epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, float, int]]:
+    step = 0
+    for epoch in epochs:
+        for name, values in epoch.trained.items():
+            yield from ((name, value, step + place) for place, value in enumerate(values))
+        step += max(map(len, epoch.trained.values()), default=0)
+        yield from ((name, value, epoch.number) for name, value in epoch.data.items())
+        for objective, after in epoch.after.items():
+            yield f"eval/{objective}", float(np.mean(after)), epoch.number
+        for measure, values in epoch.drift.items():
+            yield f"drift/{measure}", float(np.mean(values)), epoch.number

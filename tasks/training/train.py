@@ -7,6 +7,7 @@ is in its checkpoints; a training that is started again goes on from the last on
 import os
 import subprocess
 import sys
+import time
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -18,7 +19,8 @@ from tasks.errors import UserError
 from tasks.log import flow_run_id, logger
 from tasks.policies import release
 from tasks.programmed import release as release_objectives
-from tasks.training.training_plan import training_attempt, training_plan
+from tasks.training.attempt import training_attempt
+from tasks.training.training_plan import training_plan
 
 __all__ = ["train"]
 
@@ -63,6 +65,7 @@ def _run_trainer(context: EpochContext, attempt: Commit) -> None:
         "OMP_NUM_THREADS": str(context.configuration.orchestration.threads),
         "MKL_DYNAMIC": "FALSE",
         "D3PO_PARENT_PID": str(os.getpid()),
+        "D3PO_STARTED_AT": str(time.time()),
         "D3PO_CONFIGURATION": context.configuration.model_dump_json(),
     }
     process = subprocess.Popen(

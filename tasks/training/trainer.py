@@ -162,7 +162,7 @@ def main() -> int:
     parser.add_argument("--attempt", required=True)
     arguments = parser.parse_args()
     if os.environ.get("RANK", "0") == "0":
-        print(f"the trainer started in {time.time() - psutil.Process().create_time():.2f} s", flush=True)
+        print(f"the trainer started in {time.time() - float(os.environ['D3PO_STARTED_AT']):.2f} s", flush=True)
     _end_with_parent()
     configuration = Configuration.model_validate_json(os.environ["D3PO_CONFIGURATION"])
     context = EpochContext(

@@ -14,7 +14,7 @@ from storage.tables import GROUPS, JUDGEMENTS, PAIRS, read_rows
 from tasks.config import Configuration
 from tasks.context import EpochContext, found_run, planned_context, run_folder
 from tasks.errors import UserError
-from tasks.exchange.export import ADAPTER_FILE, PROVENANCE, PROVENANCE_FORMAT, file_digest, lora_digest
+from tasks.exchange.provenance import ADAPTER_FILE, PROVENANCE, PROVENANCE_FORMAT, file_digest
 from tasks.labels.voided import VOIDS, voided
 
 __all__ = ["audit"]
@@ -70,6 +70,8 @@ def _adapter(context: EpochContext, folder: Path, record: dict) -> Iterator[str]
             f"{file_digest(folder)}",
             remedy="do not use this adapter; d3po export writes the run's own",
         )
+    from tasks.exchange.export import lora_digest  # needs torch, which a run's own audit does not
+
     found = {
         "run_id": context.run.info["run_id"],
         "content_digest": seal["digest"] if seal else None,

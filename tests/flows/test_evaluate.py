@@ -53,7 +53,7 @@ def test_people_compare_blind(project: Project, evaluated: str):
     project.verb("ab", "results", FOLDER).refused("nobody has judged any of the 3 comparisons yet")
     with project.entered():
         from tasks.evaluation.blind import blind_of
-        from tasks.evaluation.evaluate import open_evaluation
+        from tasks.evaluation.finished import open_evaluation
         from tasks.label_studio.screens import result_for
         from tasks.labels.connection import connect
 

@@ -42,6 +42,12 @@ def test_a_target_that_is_reached_ends_it(project: Project) -> None:
     done = project.d3po("experiment", config, "--here").good()
     assert "early has 1 sealed epochs; jpeg_compressibility reached -" in done.text
     assert sealed(project, "early") == [0]
+    project.d3po("report", "runs/early", "--evaluation.objectives", '["jpeg_incompressibility"]').good()
+    done = project.d3po("experiment", config, "--here").good()
+    assert "early has 1 sealed epochs; jpeg_compressibility reached -" in done.text, (
+        "measured again: it is neither lost nor gone past"
+    )
+    assert sealed(project, "early") == [0]
     farther = ["--experiment.target", "1000", "--experiment.epochs", "2"]
     done = project.d3po("experiment", config, "--here", *farther).good()
     assert "reached -" not in done.text

@@ -88,7 +88,7 @@ def _first_is_better(project: Project, folder: str, **environment: str) -> None:
     """A person prefers the first candidate's image each time, having seen both."""
     with project.entered(**environment):
         from tasks.evaluation.blind import blind_of
-        from tasks.evaluation.evaluate import open_evaluation
+        from tasks.evaluation.finished import open_evaluation
         from tasks.label_studio.screens import result_for
         from tasks.labels.connection import connect
 

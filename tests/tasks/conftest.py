@@ -19,8 +19,8 @@ from tasks.generation.shards import write_generated
 from tasks.labels.pull import judge_by_programme, programmed_values, write_judgements
 from tasks.reports.report import report
 from tasks.training import trainer
+from tasks.training.attempt import training_attempt
 from tasks.training.reference import reference
-from tasks.training.training_plan import training_attempt
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.label_studio import LabelStudioServer
 from tests.support.project import PROMPTS, Project

@@ -15,10 +15,12 @@ from tasks.config import Configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.evaluation import candidate_images, evaluation_page
-from tasks.evaluation.candidate_images import group_of, images_by_group, images_name
+from tasks.evaluation.candidate_images import images_by_group
 from tasks.evaluation.candidates import candidates_of, policy_of
-from tasks.evaluation.evaluate import configuration_of, evaluate, open_evaluation
+from tasks.evaluation.evaluate import evaluate
 from tasks.evaluation.evaluation_page import results_of
+from tasks.evaluation.finished import configuration_of, open_evaluation
+from tasks.evaluation.names import group_of, images_name
 from tasks.exchange.export import export_adapter
 from tests.support.project import PROMPTS, flip_byte
 

@@ -7,7 +7,7 @@ import pytest
 from storage.manifest import build_seal, environment
 from storage.tables import PEOPLE, read_rows, write_table
 from tasks.context import EpochContext
-from tasks.training.training_plan import training_attempt
+from tasks.training.attempt import training_attempt
 from tasks.upkeep.forget import PEOPLE_FILE, forget, forgotten
 from tests.support.project import Project
 

@@ -16,7 +16,8 @@ from tasks.exchange.fork import fork, refuse_unfinished_fork
 from tasks.generation.plan import make_plan
 from tasks.policies import starting_state
 from tasks.training import trainer
-from tasks.training.training_plan import pairs_of, training_attempt
+from tasks.training.attempt import training_attempt
+from tasks.training.training_plan import pairs_of
 from tasks.upkeep.audit import audit
 from tasks.upkeep.forget import forget, forgotten
 from tasks.upkeep.heal import heal

@@ -21,7 +21,8 @@ from tasks.labels.media import media_folder
 from tasks.labels.pull import gold_answers, judgements_of, labels_progress, late_judgements, pull
 from tasks.labels.push import push, push_plan, pushed
 from tasks.labels.repeats import repeated
-from tasks.training.training_plan import pairs_of, training_attempt, training_plan
+from tasks.training.attempt import training_attempt
+from tasks.training.training_plan import pairs_of, training_plan
 from tests.support.gold import write_gold
 from tests.support.label_studio import LabelStudioServer
 from tests.support.project import REPOSITORY, Project

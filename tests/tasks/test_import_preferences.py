@@ -28,8 +28,8 @@ from tasks.exchange.import_preferences import Imported, import_preferences
 from tasks.labels.pull import images_of, judgements_of
 from tasks.policies import policy_for, state_after
 from tasks.training import trainer
+from tasks.training.attempt import training_attempt
 from tasks.training.source import StoredTrajectories
-from tasks.training.training_plan import training_attempt
 from tasks.upkeep.audit import audit
 from tasks.upkeep.heal import heal
 from tests.support.project import Project, flip_byte

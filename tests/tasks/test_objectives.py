@@ -11,8 +11,9 @@ from tasks.evaluation.held_out import held_out
 from tasks.exchange.export import export_into_run
 from tasks.policies import policy_for
 from tasks.training import trainer
+from tasks.training.attempt import training_attempt
 from tasks.training.reference import reference
-from tasks.training.training_plan import rewards_of, training_attempt
+from tasks.training.training_plan import rewards_of
 from tests.support.project import Project
 
 from .conftest import Begin, generate_and_judge, judged_by_people

@@ -11,8 +11,8 @@ from storage.run import Run
 from tasks.context import EpochContext
 from tasks.exchange.fork import fork
 from tasks.generation.shards import write_generated
+from tasks.training.attempt import training_attempt
 from tasks.training.source import StoredTrajectories
-from tasks.training.training_plan import training_attempt
 from tasks.upkeep.heal import heal
 from tests.support.project import Finished, Project
 

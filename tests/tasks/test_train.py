@@ -17,9 +17,10 @@ from storage.tables import REFERENCE, read_rows
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.training import trainer
+from tasks.training.attempt import training_attempt
 from tasks.training.reference import reference
 from tasks.training.train import train as train_task
-from tasks.training.training_plan import pairs_of, training_attempt, training_plan
+from tasks.training.training_plan import pairs_of, training_plan
 from tests.support.project import Project, flip_byte
 
 from .conftest import Begin, again, generate_and_judge, with_fields

@@ -21,7 +21,8 @@ from tasks.labels.pull import counted_judgements, judgements_of, labels_progress
 from tasks.labels.push import import_comparisons, push, push_plan, pushed
 from tasks.labels.voided import VOIDS, void, voided
 from tasks.training import trainer
-from tasks.training.training_plan import pairs_of, refuse_voided_pairs, training_attempt
+from tasks.training.attempt import training_attempt
+from tasks.training.training_plan import pairs_of, refuse_voided_pairs
 from tasks.upkeep.audit import audit
 from tasks.upkeep.heal import Voiding, heal
 from tests.support.fault_proxy import FaultProxy
