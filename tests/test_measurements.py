@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.figure3 import choices, plot, run
+from benchmarks.figure3 import choices, marked, plot, run
 
 REPOSITORY = Path(__file__).parents[1]
 FIGURE = REPOSITORY / "benchmarks" / "figure3"
@@ -21,6 +21,12 @@ def test_the_figures_table_is_of_its_rows() -> None:
 
 def test_the_choices_tables_are_of_their_rows() -> None:
     lines = [line for block in choices.tables(FIGURE / "choices.jsonl") for line in block.splitlines() if line]
+    assert [line for line in lines if line not in PUBLISHED] == []
+
+
+def test_the_marked_rates_are_of_their_rows() -> None:
+    lines = list(marked.table(FIGURE / "marked.jsonl"))
+    assert len(lines) == 2 + len(marked.PLAN)
     assert [line for line in lines if line not in PUBLISHED] == []
 
 

@@ -1,31 +1,49 @@
 """Figure 4's kind: seven images a prompt, judges who mark the bad ones, and the marked rate epoch by epoch.
 
-    python -m benchmarks.figure3.marked --out benchmarks/figure3/marked.json
+    python -m benchmarks.figure3.marked --rows benchmarks/figure3/marked.jsonl --plot benchmarks/figure3/marked.svg
 
-A simulated judge marks what compresses worse than half of the pretrained model's own images do, and errs in one mark of
-ten. D3PO learns from every pair of a marked and an unmarked image. The rate is over an epoch's own images, before it is
-trained on; its standard error is the binomial one.
+A simulated judge marks what compresses worse than half of the pretrained model's own images do, and errs in a stated
+share of the marks. D3PO learns from every pair of a marked and an unmarked image. The rate is over an epoch's own images,
+before it is trained on; its standard error is the binomial one. Each run is a row, appended as it finishes: stopped at
+any time, it goes on with what is missing.
 """
 
 import argparse
 import json
 import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
+from benchmarks.figure3.run import finished
+from benchmarks.figure3.settings import THREADS
 from benchmarks.in_memory import InMemory, groups_of, loaded, sampled, trained
-from d3po_core import noise
 from d3po_core.preferences import judgements_to_pairs
+from d3po_core.programmed.judges import SimulatedJudge
 from d3po_core.records import Judgement, Trajectories
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.programmed import programmed_objective
+from tasks.reports.plots import Line, Panel, panels
 
-EPOCHS, GROUPS, SIZE, ERROR_RATE = 5, 40, 7, 0.1
+__all__ = ["PLAN", "table"]
+
+EPOCHS, GROUPS, SIZE, SEEDS = 5, 40, 7, range(5)
+SETTINGS: dict[str, Any] = {"learning_rate": 3e-3, "first_transitions": 10, "error_rate": 0.1}
+UPDATES = (4, 8)
+"""Optimizer updates an epoch: what stands, and twice as many of half the prompts each."""
+JUDGE = "judge"
+PLAN = [
+    *((updates, seed, JUDGE) for updates in UPDATES for seed in SEEDS),
+    *((8, 0, other) for other in ("0", "1")),
+]
+"""(updates, run seed, judge) of every run. The last are one run with judges who err as often, elsewhere: what hangs on
+which marks are wrong."""
 
 
-def configured(seed: int) -> Configuration:
+def configured(updates: int, seed: int) -> Configuration:
     """The demo's configuration with groups of seven that are marked."""
     options = {
         "run": f"marked-{seed}",
@@ -34,15 +52,18 @@ def configured(seed: int) -> Configuration:
         "sampling.groups_per_batch": 9,
         "labels.screen": "mark",
         "prompts.groups_per_epoch": GROUPS,
-        "training.groups_per_step": 5,
+        "training.groups_per_step": GROUPS // updates,
+        "training.learning_rate": SETTINGS["learning_rate"],
+        "training.first_transitions": SETTINGS["first_transitions"],
+        "orchestration.threads": THREADS,
     }
     return load_configuration(
         "configs/demo.yaml", [part for field, value in options.items() for part in (f"--{field}", str(value))]
     )
 
 
-def run(configuration: Configuration) -> list[dict[str, Any]]:
-    """Each epoch's marked rate."""
+def run(configuration: Configuration, judge_name: str) -> list[int]:
+    """How many of each epoch's images are marked."""
     policy = loaded(configuration)
     threshold, state, found = None, None, []
     for epoch in range(EPOCHS):
@@ -50,20 +71,18 @@ def run(configuration: Configuration) -> list[dict[str, Any]]:
         batches = sampled(configuration, policy, groups, embeds, epoch)
         values = _values(configuration, batches)
         threshold = median(values.values()) if threshold is None else threshold
-        marks = {id: _marked(configuration, epoch, id, value < threshold) for id, value in values.items()}
-        rate = sum(marks.values()) / len(marks)
-        found.append(
-            {
-                "epoch": epoch,
-                "images": len(marks),
-                "marked": round(rate, 4),
-                "standard_error": round(math.sqrt(rate * (1 - rate) / len(marks)), 4),
-            }
+        judge = SimulatedJudge(
+            name=judge_name, run_seed=configuration.seed, epoch=epoch, error_rate=SETTINGS["error_rate"]
         )
-        print(found[-1], flush=True)
+        judgements = []
+        for group in groups:
+            ids = group.trajectory_ids(SIZE)
+            judgements.append(
+                _judgement(group.id, ids, judge.mark_below(group.id, {id: values[id] for id in ids}, threshold))
+            )
+        pairs, statistics = judgements_to_pairs(judgements, configuration.training.votes)
+        found.append(round(statistics.marked_rate * len(values)))
         if epoch + 1 < EPOCHS:
-            judgements = [_judgement(group.id, group.trajectory_ids(SIZE), marks) for group in groups]
-            pairs, _ = judgements_to_pairs(judgements, configuration.training.votes)
             state = trained(configuration, policy, InMemory(batches, embeds), pairs, (), epoch, state).state
     return found
 
@@ -77,36 +96,89 @@ def _values(configuration: Configuration, batches: list[Trajectories]) -> dict[s
     }
 
 
-def _marked(configuration: Configuration, epoch: int, id: str, bad: bool) -> bool:
-    errs = noise.generator("judge", run_seed=configuration.seed, epoch=epoch, group=id).random() < ERROR_RATE
-    return bad != errs
-
-
-def _judgement(group: str, ids: tuple[str, ...], marks: dict[str, bool]) -> Judgement:
+def _judgement(group: str, ids: tuple[str, ...], marked: Sequence[str]) -> Judgement:
     return Judgement(
         id=f"simulated:{group}",
         group_id=group,
         judge="simulated",
         verdict="mark",
         trajectory_ids=ids,
-        levels=tuple((-float(marks[id]),) for id in ids),
+        levels=tuple((-float(id in marked),) for id in ids),
         updated_at="2026-01-01T00:00:00+00:00",
     )
 
 
+def complete(rows: Path, plan: Iterable[tuple[int, int, str]]) -> None:
+    """Run what has no row of (updates, seed, judge) yet; each is kept as it is made."""
+    for updates, seed, judge in plan:
+        key = {**SETTINGS, "updates": updates, "seed": seed, "judge": judge}
+        if any(key.items() <= row.items() for row in finished(rows)):
+            continue
+        begun = time.perf_counter()
+        row = {**key, "marked": run(configured(updates, seed), judge), "images": GROUPS * SIZE}
+        row["seconds"] = round(time.perf_counter() - begun, 1)
+        with rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(row, flush=True)
+
+
+def table(rows: Path) -> Iterator[str]:
+    """A line a run: the rate by epoch, and by how much it fell."""
+    yield f"| updates an epoch | run seed | judge | {' | '.join(f'epoch {n}' for n in range(EPOCHS))} | fell by (standard errors) |"
+    yield "|---" * (EPOCHS + 4) + "|"
+    order = {key: place for place, key in enumerate(PLAN)}
+    for row in sorted(finished(rows), key=lambda row: order[_key(row)]):
+        rates = " | ".join(f"{rate:.3f}" for rate in _rates(row))
+        fall, errors = _fall(row)
+        yield f"| {row['updates']} | {row['seed']} | {row['judge']} | {rates} | {fall:+.3f} ({errors:+.1f}) |"
+
+
+def figure(rows: Path) -> bytes:
+    """The rate by epoch, the mean over the run seeds with their spread: SVG."""
+    lines = []
+    for updates in UPDATES:
+        own = [row for row in finished(rows) if row["updates"] == updates and row["judge"] == JUDGE]
+        curves = list(zip(*map(_rates, own), strict=True))
+        middle, spread = [mean(epoch) for epoch in curves], [stdev(epoch) for epoch in curves]
+        lines.append(
+            Line(
+                name=f"{updates} updates an epoch",
+                x=list(range(len(curves))),
+                y=middle,
+                low=[value - width for value, width in zip(middle, spread, strict=True)],
+                high=[value + width for value, width in zip(middle, spread, strict=True)],
+            )
+        )
+    return panels(
+        [Panel(title="marked rate", x_label="epoch", y_label="of the epoch's images", lines=lines, share=True)]
+    )
+
+
+def _key(row: dict[str, Any]) -> tuple[int, int, str]:
+    return row["updates"], row["seed"], row["judge"]
+
+
+def _rates(row: dict[str, Any]) -> list[float]:
+    return [count / row["images"] for count in row["marked"]]
+
+
+def _fall(row: dict[str, Any]) -> tuple[float, float]:
+    """From the first epoch to the last, and in binomial standard errors of the difference."""
+    first, *_, last = _rates(row)
+    error = math.sqrt((first * (1 - first) + last * (1 - last)) / row["images"])
+    return first - last, (first - last) / error
+
+
 def main() -> None:
-    """One run, and whether the rate fell by more than two binomial standard errors."""
+    """Every run that has no row yet, then the table and the figure of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    found = run(configured(arguments.seed))
-    first, last = found[0], found[-1]
-    error = math.hypot(first["standard_error"], last["standard_error"])
-    fall = first["marked"] - last["marked"]
-    print(f"the marked rate fell by {fall:.3f}, {fall / error:.1f} standard errors of the difference")
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"seed": arguments.seed, "epochs": found}, indent=1) + "\n")
+    complete(arguments.rows, PLAN)
+    print("\n".join(table(arguments.rows)))
+    if arguments.plot:
+        arguments.plot.write_bytes(figure(arguments.rows))
 
 
 if __name__ == "__main__":
