@@ -45,12 +45,19 @@ GROUP_CHOICES = [
 ]
 """(images of a prompt, prompts of an update, learning rate)."""
 
+STRENGTH_BEFORE: dict[str, Any] = {"prdp": {"beta": 10.0}}
+"""Of the methods whose strength was chosen last: what they were held by while the rest was chosen."""
+
 STRENGTHS = [
     *(("d3po", "beta", value) for value in (0.1, 1.0, 10.0, 100.0)),
     *(("dpok", "kl_weight", value) for value in (0.01, 0.1, 1.0)),
     *(("prdp", "beta", value) for value in (1.0, 10.0, 100.0)),
 ]
 """(method, field of the objective, value)."""
+
+
+def _before_strengths(method: str, changes: Settings) -> Settings:
+    return settings_of(method, {"objective": STRENGTH_BEFORE.get(method, {}), **changes})
 
 
 def first_settings(method: str, changes: Settings | None = None) -> Settings:
@@ -63,7 +70,7 @@ def first_settings(method: str, changes: Settings | None = None) -> Settings:
         "prompts": {"groups_per_epoch": groups},
     }
     changed = {name: {**fields, **(changes or {}).get(name, {})} for name, fields in base.items()}
-    settings = settings_of(method, changed)
+    settings = _before_strengths(method, changed)
     settings["objective"] = {k: value for k, value in settings["objective"].items() if k != "statistics_minimum"}
     return settings
 
@@ -81,8 +88,8 @@ def group_settings(size: int, prompts: int, rate: float) -> Settings:
 
 
 def rate_settings(method: str, rate: float) -> Settings:
-    """The figure's, with another learning rate."""
-    return settings_of(method, {"training": {"learning_rate": rate}})
+    """The figure's, with another learning rate; the strengths as they were then."""
+    return _before_strengths(method, {"training": {"learning_rate": rate}})
 
 
 def strength_settings(method: str, name: str, value: float) -> Settings:

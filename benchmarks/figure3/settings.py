@@ -44,7 +44,7 @@ METHODS: dict[str, Settings] = {
         "sampling": {"shared_initial_noise": False},
     },
     "prdp": {
-        "objective": {"kind": "prdp", "beta": 10.0, "ratio_clip_range": 1e-2},
+        "objective": {"kind": "prdp", "beta": 1.0, "ratio_clip_range": 1e-2},
         "training": {"learning_rate": 3e-3},
         "sampling": {"shared_initial_noise": False},
     },
