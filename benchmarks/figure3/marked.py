@@ -9,15 +9,15 @@ any time, it goes on with what is missing.
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from typing import Any
 
-from benchmarks.figure3.run import finished
+from benchmarks.figure3.plot import spread_line
+from benchmarks.figure3.run import finished, kept
 from benchmarks.figure3.settings import THREADS
 from benchmarks.in_memory import InMemory, groups_of, loaded, sampled, trained
 from d3po_core.preferences import judgements_to_pairs
@@ -26,7 +26,7 @@ from d3po_core.records import Judgement, Trajectories
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.programmed import programmed_objective
-from tasks.reports.plots import Line, Panel, panels
+from tasks.reports.plots import Panel, panels
 
 __all__ = ["PLAN", "table"]
 
@@ -112,14 +112,15 @@ def complete(rows: Path, plan: Iterable[tuple[int, int, str]]) -> None:
     """Run what has no row of (updates, seed, judge) yet; each is kept as it is made."""
     for updates, seed, judge in plan:
         key = {**SETTINGS, "updates": updates, "seed": seed, "judge": judge}
-        if any(key.items() <= row.items() for row in finished(rows)):
-            continue
-        begun = time.perf_counter()
-        row = {**key, "marked": run(configured(updates, seed), judge), "images": GROUPS * SIZE}
-        row["seconds"] = round(time.perf_counter() - begun, 1)
-        with rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(row, flush=True)
+        row = kept(rows, key, lambda wanted=(updates, seed, judge): _row(*wanted))
+        if row is not None:
+            print(row, flush=True)
+
+
+def _row(updates: int, seed: int, judge: str) -> dict[str, Any]:
+    begun = time.perf_counter()
+    marked = run(configured(updates, seed), judge)
+    return {"marked": marked, "images": GROUPS * SIZE, "seconds": round(time.perf_counter() - begun, 1)}
 
 
 def table(rows: Path) -> Iterator[str]:
@@ -138,17 +139,7 @@ def figure(rows: Path) -> bytes:
     lines = []
     for updates in UPDATES:
         own = [row for row in finished(rows) if row["updates"] == updates and row["judge"] == JUDGE]
-        curves = list(zip(*map(_rates, own), strict=True))
-        middle, spread = [mean(epoch) for epoch in curves], [stdev(epoch) for epoch in curves]
-        lines.append(
-            Line(
-                name=f"{updates} updates an epoch",
-                x=list(range(len(curves))),
-                y=middle,
-                low=[value - width for value, width in zip(middle, spread, strict=True)],
-                high=[value + width for value, width in zip(middle, spread, strict=True)],
-            )
-        )
+        lines.append(spread_line(f"{updates} updates an epoch", range(EPOCHS), [_rates(row) for row in own]))
     return panels(
         [Panel(title="marked rate", x_label="epoch", y_label="of the epoch's images", lines=lines, share=True)]
     )

@@ -6,7 +6,7 @@ python -m benchmarks.figure3.plot --rows benchmarks/figure3/rows.jsonl --out ben
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,7 +15,7 @@ from benchmarks.figure3.run import finished
 from benchmarks.figure3.settings import IMAGES, METHODS, OBJECTIVES, settings_of
 from tasks.reports.plots import Line, Panel, panels
 
-__all__ = ["standing", "table"]
+__all__ = ["spread_line", "standing", "table"]
 
 Rows = dict[tuple[str, str], list[dict[str, Any]]]
 
@@ -51,24 +51,27 @@ def table(rows: Rows) -> Iterator[str]:
             yield f"| {objective} | {method} | {len(own)} | {mean(gains):+.3f} | {spread} | {sure} of {len(own)} | {share} |"
 
 
+def spread_line(name: str, x: Sequence[float], curves: Sequence[Sequence[float]]) -> Line:
+    """The mean of several runs' curves (each [len(x)]), with one standard deviation either way."""
+    places = list(zip(*curves, strict=True))
+    middle, spread = [mean(one) for one in places], [stdev(one) if len(one) > 1 else 0.0 for one in places]
+    return Line(
+        name=name,
+        x=x,
+        y=middle,
+        low=[value - width for value, width in zip(middle, spread, strict=True)],
+        high=[value + width for value, width in zip(middle, spread, strict=True)],
+    )
+
+
 def _panel(rows: Rows, objective: str) -> Panel:
     lines = []
     for method in METHODS:
         own = rows.get((method, objective), [])
         if not own:
             continue
-        curves = list(zip(*(row["reward"] for row in own), strict=True))
-        middle = [mean(epoch) for epoch in curves]
-        spread = [stdev(epoch) if len(epoch) > 1 else 0.0 for epoch in curves]
-        lines.append(
-            Line(
-                name=method,
-                x=[IMAGES * (epoch + 1) for epoch in range(len(curves))],
-                y=middle,
-                low=[value - width for value, width in zip(middle, spread, strict=True)],
-                high=[value + width for value, width in zip(middle, spread, strict=True)],
-            )
-        )
+        curves = [row["reward"] for row in own]
+        lines.append(spread_line(method, [IMAGES * (epoch + 1) for epoch in range(len(curves[0]))], curves))
     return Panel(title=objective, x_label="images generated", y_label=OBJECTIVES[objective], lines=lines)
 
 

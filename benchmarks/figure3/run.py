@@ -9,7 +9,7 @@ core's own functions; then the held-out prompts before and after, with the same 
 import argparse
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,23 @@ def finished(rows: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
 
 
+def kept(rows: Path, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """Append the row of ``key`` as it is made; None where there is one already."""
+    if any(key.items() <= row.items() for row in finished(rows)):
+        return None
+    row = {**key, **make()}
+    with rows.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    return row
+
+
 def complete(rows: Path, plan: Iterable[tuple[str, Settings, str, int]]) -> None:
     """Run what has no row yet of (method, settings, objective, seed); each row is kept as it is made."""
     for method, settings, objective, seed in plan:
         key = {"method": method, "objective": objective, "seed": seed, "settings": settings}
-        if any(key.items() <= row.items() for row in finished(rows)):
+        row = kept(rows, key, lambda wanted=(settings, objective, seed): run(configured(*wanted)))
+        if row is None:
             continue
-        row = {**key, **run(configured(settings, objective, seed))}
-        with rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
         sigma = row["difference"] / row["standard_error"]
         print(
             f"{method} {objective} seed {seed}: {row['reward']}, held-out {row['difference']:+.4f} "
