@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,7 +27,6 @@ __all__ = [
     "REFERENCE",
     "REWARDS",
     "read_rows",
-    "read_table",
     "rows_digest",
     "rows_from_bytes",
     "rows_to_bytes",
@@ -148,12 +146,12 @@ def table_format(schema: pa.Schema) -> str:
     return str((schema.metadata or {}).get(_FORMAT_KEY, b"(none)").decode())
 
 
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> None:
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write a table, with a checksum in every page.
 
     Args:
         path: The file to write.
-        rows: A dict per row, or a frame; every column of the schema and no other. An iterator is taken in pieces.
+        rows: A dict per row: every column of the schema and no other. An iterator is taken in pieces.
         schema: One of this module's.
 
     Raises:
@@ -163,24 +161,14 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]] | pd.DataFrame, sc
     pq.write_table(table, path, write_page_checksum=True)
 
 
-def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
-    """A table as a frame; columns of lists hold Python lists.
+def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """A table as a dict of plain Python values per row.
 
     Raises:
         MissingDataError: There is no such file.
         CorruptDataError: It cannot be read, a page's checksum is wrong, or a column is not the schema's.
         UnknownFormatError: It is a table of another kind or version.
     """
-    table = _read(path, schema)
-    frame: pd.DataFrame = table.to_pandas()
-    for column in schema:
-        if pa.types.is_list(column.type):
-            frame[column.name] = pd.Series(table[column.name].to_pylist(), dtype=object)
-    return frame
-
-
-def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-    """A table as a dict of plain Python values per row; raises as ``read_table`` does."""
     return list(_read(path, schema).to_pylist())
 
 
@@ -196,7 +184,7 @@ def rows_from_bytes(data: bytes, schema: pa.Schema) -> list[dict[str, Any]]:
     return list(pq.read_table(io.BytesIO(data), schema=schema).to_pylist())
 
 
-def rows_digest(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> str:
+def rows_digest(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> str:
     """The digest of what a table says, whatever the order of its rows and the bytes of its file.
 
     Raises:
@@ -206,15 +194,10 @@ def rows_digest(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, schema: pa.Sch
     return sha256("\n".join([table_format(schema), *sorted(digest_of(row) for row in table.to_pylist())]).encode())
 
 
-def _to_arrow(rows: Iterable[Mapping[str, Any]] | pd.DataFrame, schema: pa.Schema) -> pa.Table:
+def _to_arrow(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     kind = table_format(schema)
     try:
-        if isinstance(rows, pd.DataFrame):
-            _check_columns(rows.columns, schema)
-            table = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)
-            table = table.replace_schema_metadata(schema.metadata)
-        else:
-            table = pa.Table.from_batches(_pieces(rows, schema), schema)
+        table = pa.Table.from_batches(_pieces(rows, schema), schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
         raise ValueError(f"A row does not fit a table of {kind}: {error}") from None
     for column in schema:

@@ -128,8 +128,15 @@ def test_is_imported_without_torch(module: str):
     assert done.stdout.split() == []
 
 
-def test_configuration_is_read_without_prefect():
-    code = "import sys, tasks.config; print(*sorted({'prefect', 'label_studio_sdk', 'zarr'} & sys.modules.keys()))"
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [
+        ("tasks.config", {"prefect", "label_studio_sdk", "zarr", "pandas"}),
+        ("tasks.training.trainer", {"prefect", "label_studio_sdk", "pandas"}),
+    ],
+)
+def test_is_imported_without_what_it_does_not_need(module: str, others: set[str]):
+    code = f"import sys, {module}; print(*sorted({others!r} & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True
     )

@@ -28,7 +28,7 @@ from tasks.config import Configuration
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.policies import policy_at_start, starting_state
-from tasks.training.reference import needs_reference, stored_reference
+from tasks.training.pretrained import needs_reference, stored_reference
 from tasks.training.source import StoredTrajectories
 from tasks.training.training_plan import pairs_of, rewards_of, training_plan
 

@@ -21,7 +21,7 @@ from tasks.generation.shards import write_generated
 from tasks.labels.media import show_gold, show_images
 from tasks.labels.push import push_plan
 from tasks.labels.voided import void, voided
-from tasks.training.reference import write_reference
+from tasks.training.pretrained import write_reference
 
 __all__ = ["Voiding", "heal", "refuse_what_was_judged"]
 
