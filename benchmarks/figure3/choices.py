@@ -5,9 +5,11 @@
 ``first``: one setting changed at a time, for compressibility, from pairs of images and six updates an epoch. ``groups``:
 for the other objectives, how many images of a prompt are compared. ``rates``: with what that led to, each method's
 learning rate for the figure. ``strengths``: how strongly each method that has such a number is held to its reference.
+``imitation``: whether what is best with one run seed is best with the figure's five, for the supervised methods.
 """
 
 import argparse
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,9 @@ STRENGTHS = [
     *(("prdp", "beta", value) for value in (1.0, 10.0, 100.0)),
 ]
 """(method, field of the objective, value)."""
+
+IMITATION, IMITATION_RATES = ("reward_weighted", "preferred_images"), (3e-3, 1e-2)
+"""Tried at every seed of the figure, beside the rate that the figure has."""
 
 
 def _before_strengths(method: str, changes: Settings) -> Settings:
@@ -107,6 +112,12 @@ PLANS: dict[str, list[tuple[str, Settings, str, int]]] = {
     ],
     "rates": [(method, rate_settings(method, rate), OBJECTIVE, SEED) for rate in LEARNING_RATES for method in METHODS],
     "strengths": [(method, strength_settings(method, *held), OBJECTIVE, SEED) for method, *held in STRENGTHS],
+    "imitation": [
+        (method, rate_settings(method, rate), OBJECTIVE, seed)
+        for rate in IMITATION_RATES
+        for method in IMITATION
+        for seed in range(5)
+    ],
 }
 """Part → (method, settings, objective, seed) of its runs."""
 
@@ -118,7 +129,7 @@ def tables(rows: Path) -> Iterator[str]:
     def gain(*key: Any) -> str:
         for row in there:
             if (row["method"], row["settings"], row["objective"], row["seed"]) == key:
-                return f"{row['difference']:+.3f} ({row['difference'] / row['standard_error']:+.1f})"
+                return _gain(row)
         return "–"
 
     found = {
@@ -158,6 +169,29 @@ def tables(rows: Path) -> Iterator[str]:
             for method, name, value in STRENGTHS
         ],
     )
+    yield from _table(
+        ["five run seeds", "learning rate", "mean gain", "each seed's (its standard errors)"],
+        [
+            [
+                method,
+                f"{rate:g}",
+                f"{statistics.mean(row['difference'] for row in own):+.3f}",
+                ", ".join(map(_gain, own)),
+            ]
+            for method in IMITATION
+            for rate in IMITATION_RATES
+            for own in [sorted(_of(there, method, rate_settings(method, rate)), key=lambda row: row["seed"])]
+        ],
+    )
+
+
+def _of(rows: list[dict[str, Any]], method: str, settings: Settings) -> list[dict[str, Any]]:
+    """The rows of the figure's seeds with these settings."""
+    return [row for row in rows if row["method"] == method and row["settings"] == settings and row["seed"] != SEED]
+
+
+def _gain(row: dict[str, Any]) -> str:
+    return f"{row['difference']:+.3f} ({row['difference'] / row['standard_error']:+.1f})"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:

@@ -47,6 +47,8 @@ class Panel:
     level_name: str = ""
     share: bool = False
     """Its values are shares: shown as per cent."""
+    count: bool = False
+    """Its values are numbers of things: shown from nothing up."""
     whole_x: bool = True
     """x are whole numbers: epochs or steps."""
 
@@ -157,6 +159,9 @@ def _draw(axis: Any, panel: Panel) -> None:
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         highest = max(max(line.y) for line in panel.lines)
         axis.set_ylim(0, 1.04 if highest > 0.3 else 1.2 * highest or 1.0)
+    if panel.count:
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axis.set_ylim(0, 1.1 * max(max(line.y) for line in panel.lines) or 1.0)
     if panel.whole_x:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     places = {x for line in panel.lines for x in line.x}

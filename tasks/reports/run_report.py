@@ -195,7 +195,11 @@ def _epochs_table(epochs: Sequence[EpochHistory]) -> str:
         )
         for epoch in epochs
     ]
-    return page.table(header, rows, range(11))
+    # A programme's judgements have no agreement, a comparison has no marks: a column of dashes tells nothing.
+    told = [place for place in range(len(header)) if any(row[place] != "–" for row in rows)]
+    return page.table(
+        [header[place] for place in told], [[row[place] for place in told] for row in rows], range(len(told))
+    )
 
 
 def _facts(context: EpochContext, epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, str]]:

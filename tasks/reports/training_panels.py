@@ -126,7 +126,7 @@ def judgement_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
             if some:
                 lines.append(Line(name=name, x=[number for number, _ in some], y=[value for _, value in some]))
         if lines:
-            yield Panel(title=title, x_label="epoch", lines=lines, share=share)
+            yield Panel(title=title, x_label="epoch", lines=lines, share=share, count=not share)
 
 
 def _title(metric: str) -> str:

@@ -129,6 +129,7 @@ def test_without_an_evaluation_it_shows_the_rest(begin: Begin):
     assert "Did it get better?" not in page
     assert "6 judgements by jpeg_compressibility" in page
     assert "<h2>Training</h2>" in page
+    assert "Krippendorff" not in page, "a programme does not disagree with itself: no column of dashes"
 
 
 def test_epochs_that_are_not_sealed_are_not_in_it(begin: Begin):
