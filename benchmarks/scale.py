@@ -5,8 +5,8 @@
 Whole programmed epochs by `d3po run CONFIG --here` against a Prefect server of their own: T = 4, of which the
 first two transitions are trained on, in shards of 16 groups: one is computed while another is stored at every size, so
 that what is compared is not one shard with two. Resident memory is sampled five times a second, of the flow's process (generate, then
-judge) and of the training process; what a trajectory costs comes from the times of the shards' commits and of the
-trainer's steps, in tenths of the run.
+judge) and of the training process, its peak in each tenth of the time too; what a trajectory costs comes from the times
+of the shards' commits and of the trainer's steps, in tenths of the run.
 """
 
 import argparse
@@ -29,6 +29,8 @@ from storage.run import Run
 from tasks.config_reading import load_configuration
 
 SIZES = (100, 1_000, 10_000)
+AT_ONCE = 32
+"""Trajectories of a shard, and of an optimizer step: 16 groups of two."""
 
 
 def measure(folder: Path, config: Path, trajectories: int, environment: dict[str, str]) -> dict[str, Any]:
@@ -55,8 +57,16 @@ def measure(folder: Path, config: Path, trajectories: int, environment: dict[str
             "train": _peak(samples, "train", judged, time.time()),
             "flow, meanwhile and to the end": _peak(samples, "flow", judged + 0.5, time.time()),
         },
+        "megabytes in tenths": {
+            "generate": _peaks(samples, "flow", stored[0], stored[-1]),
+            "train": _peaks(samples, "train", steps[0], steps[-1]),
+        },
         "generate, ms a trajectory": _tenths(stored, trajectories),
         "train, ms a trajectory": _tenths(steps, trajectories),
+        "all but the first, ms a trajectory": {
+            "generate": _mean(stored, trajectories),
+            "train": _mean(steps, trajectories),
+        },
         "seconds": round(samples[-1][0] - samples[0][0], 1),
     }
 
@@ -86,14 +96,17 @@ def _read(process: subprocess.Popen, log, steps: list[float]) -> None:
 
 def _samples(flow: psutil.Process) -> Iterator[tuple[float, str, float]]:
     """(time, which process, resident megabytes) until the flow's process ends."""
-    while flow.is_running() and flow.status() != psutil.STATUS_ZOMBIE:
+    while True:
         try:
+            if flow.status() == psutil.STATUS_ZOMBIE:
+                return
             yield time.time(), "flow", flow.memory_info().rss / 1e6
             for child in flow.children(recursive=True):
                 if "tasks.training.trainer" in " ".join(child.cmdline()):
                     yield time.time(), "train", child.memory_info().rss / 1e6
-        except psutil.Error:
-            continue
+        except psutil.NoSuchProcess:
+            if not flow.is_running():
+                return
         time.sleep(0.2)
 
 
@@ -101,14 +114,29 @@ def _peak(samples: list[tuple[float, str, float]], who: str, begin: float, end: 
     return round(max((size for at, name, size in samples if name == who and begin <= at <= end), default=0.0), 1)
 
 
+def _peaks(samples: list[tuple[float, str, float]], who: str, begin: float, end: float) -> list[float]:
+    """The peak in each tenth of the time: does it grow, or is there a level?"""
+    marks = [begin + (end - begin) * part / 10 for part in range(11)]
+    peaks = [_peak(samples, who, *between) for between in itertools.pairwise(marks)]
+    return [peak for peak in peaks if peak]  # a short run has tenths in which nobody looked
+
+
 def _tenths(times: list[float], trajectories: int) -> list[float]:
     """Milliseconds a trajectory in up to ten stretches of the run; what comes before the first mark is not counted."""
-    each, parts = trajectories / len(times), min(10, len(times) - 1)
+    parts = min(10, len(times) - 1)
     marks = [round(part * (len(times) - 1) / parts) for part in range(parts + 1)] if parts else []
-    return [
-        round((times[after] - times[before]) / ((after - before) * each) * 1e3, 2)
-        for before, after in itertools.pairwise(marks)
-    ]
+    return [_cost(times, before, after, trajectories) for before, after in itertools.pairwise(marks)]
+
+
+def _mean(times: list[float], trajectories: int) -> float:
+    """Milliseconds a trajectory over everything after the first mark."""
+    return _cost(times, 0, len(times) - 1, trajectories)
+
+
+def _cost(times: list[float], before: int, after: int, trajectories: int) -> float:
+    """Between two marks, each set when so many trajectories more are done, the last with what was left."""
+    done = min((after + 1) * AT_ONCE, trajectories) - (before + 1) * AT_ONCE
+    return round((times[after] - times[before]) / done * 1e3, 2)
 
 
 def _seconds(text: str) -> float:

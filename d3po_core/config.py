@@ -198,8 +198,8 @@ class TrainingConfig(Section):
     """What a micro-batch may take above the loaded network, 10⁶ bytes. Empty: half of what the device has, divided by
     the processes that train on it."""
     gradient_checkpointing: bool = frozen_by("training", False)
-    """Compute each block of the network again in the backward pass instead of keeping it: a third of the memory for a
-    third more time."""
+    """Compute each block of the network again in the backward pass instead of keeping it: a third to a half of the
+    memory, for half as much time again."""
     checkpoint_every: int = frozen_by("free", 5, ge=1)
     """Optimizer steps between checkpoints."""
 

@@ -19,7 +19,7 @@ from d3po_core.policy import Policy
 __all__ = ["MOST_EVALUATIONS", "MicroBatch", "find_micro_batch", "forward_backward", "peak_bytes"]
 
 MOST_EVALUATIONS = 64
-"""No device that was measured is faster with more (benchmarks/README.md)."""
+"""More gains less than 2 % on the processors that were measured (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ With reference ``epoch_start`` none of this is needed: the log-probs stored at s
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -45,7 +45,9 @@ def reference_log_probs(
     policy.use_null_embeds(source.prompt_embeds([""])[0])
     steps = tuple(int(step) for step in torch.nonzero(policy.schedule.trainable).flatten())
     result = {name: torch.full((len(policy.schedule),), torch.nan, dtype=torch.float64) for name in trajectories.ids}
-    groups = [_without_pairs(source, trajectories, group, steps) for group in dict.fromkeys(trajectories.group_ids)]
+    prompts = list(dict.fromkeys(trajectories.prompts))
+    embeds = dict(zip(prompts, source.prompt_embeds(prompts), strict=True))
+    groups = [_without_pairs(embeds, trajectories, group, steps) for group in dict.fromkeys(trajectories.group_ids)]
     with policy.reference():
         for batch in cut(every_evaluation(groups), _batch_size(policy.latent_shape)):
             _, values = values_of(policy, groups, batch)
@@ -55,7 +57,7 @@ def reference_log_probs(
 
 
 def _without_pairs(
-    source: TrajectorySource, trajectories: Trajectories, group: str, steps: tuple[int, ...]
+    embeds: Mapping[str, torch.Tensor], trajectories: Trajectories, group: str, steps: tuple[int, ...]
 ) -> GroupData:
     """All images of a group, none of them in a pair."""
     rows = [row for row, own in enumerate(trajectories.group_ids) if own == group]
@@ -64,7 +66,7 @@ def _without_pairs(
     return GroupData(
         ids=tuple(trajectories.ids[row] for row in rows),
         latents=latents,
-        embeds=source.prompt_embeds([trajectories.prompts[rows[0]]])[0],
+        embeds=embeds[trajectories.prompts[rows[0]]],
         transitions=steps,
         stored=stored,
         reference=stored,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from d3po_core.policy import Policy
 from tasks.config import Configuration
 from tasks.costs import EpochCosts, epoch_costs
 from tasks.evaluation.held_out import KL_PROMPTS
@@ -10,7 +11,7 @@ from tasks.policies import policy_for
 from tasks.timing import StepTimes, drawing_seconds, time_steps
 from tasks.training.micro_batch import micro_batch
 
-__all__ = ["cost_card"]
+__all__ = ["cost_card", "disk_megabytes"]
 
 
 def cost_card(configuration: Configuration) -> Iterator[tuple[str, str]]:
@@ -32,19 +33,29 @@ def cost_card(configuration: Configuration) -> Iterator[tuple[str, str]]:
     if costs.reference_evaluations:
         yield "… the pretrained model's log-probs (from the second epoch on)", f"{costs.reference_evaluations:,}"
     yield "… held-out images, before and after", f"{costs.held_out_evaluations:,}"
-    yield "on disk", f"{costs.disk_megabytes(policy.image_size):,.1f} MB"
+    yield "on disk", f"{disk_megabytes(policy, costs):,.1f} MB"
     yield "peak memory", f"{times.peak_megabytes:,.0f} MB ({policy.device.type})"
     drawing = drawing_seconds(policy.image_size, held_out)
     for what, seconds in _seconds(configuration, costs, times, held_out, drawing).items():
         yield what, _duration(seconds)
 
 
+def disk_megabytes(policy: Policy, costs: EpochCosts) -> float:
+    """What an epoch of this policy puts on the disk, in 10^6 bytes."""
+    return costs.disk_megabytes(
+        image_size=policy.image_size,
+        prompt_values=policy.encode([""]).numel(),
+        adapter_values=sum(parameter.numel() for parameter in policy.lora_parameters().values()),
+    )
+
+
 def _seconds(
     configuration: Configuration, costs: EpochCosts, times: StepTimes, held_out: int, drawing: float
 ) -> dict[str, float]:
     rows = 1 if configuration.sampling.guidance_scale == 1 else 2
-    # The flow's process starts once more when people have judged; the training has a process of its own.
-    starts = (3 if configuration.labels.source == "people" else 2) * times.start
+    # The flow's process starts once more when people have judged; the training has a process of its own, without Prefect.
+    flows = 2 if configuration.labels.source == "people" else 1
+    starts = flows * (times.start + times.orchestration_import) + times.start
     kl = 3 * min(held_out, KL_PROMPTS) * configuration.sampling.num_inference_steps * times.sampled_evaluation
     stages = {
         "generate": costs.sampling_evaluations / rows * times.sampled_evaluation

@@ -58,6 +58,7 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
     from d3po_core.ddim import check_trainable
     from d3po_core.objectives.base import get_objective
     from d3po_core.start_check import check_tolerance
+    from flows.cost_card import disk_megabytes
     from tasks.policies import policy_for
 
     policy = policy_for(configuration)
@@ -75,7 +76,7 @@ def _check_model(configuration: Configuration, prompts: list[str]) -> Iterator[C
     if configuration.labels.source == "people" and configuration.labels.gold:
         check_gold(read_gold(configuration.labels.gold, configuration.sampling.group_size), policy.image_size)
     costs = epoch_costs(configuration, policy.latent_shape)
-    yield from _check_disk(configuration, SPARE * costs.disk_megabytes(policy.image_size))
+    yield from _check_disk(configuration, SPARE * disk_megabytes(policy, costs))
 
 
 def _check_objectives(configuration: Configuration, prompt: str) -> Iterator[Check]:

@@ -11,6 +11,8 @@ __all__ = ["EpochCosts", "epoch_costs"]
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 BYTES_PER_PIXEL = 1.5
 """Of a PNG; measured on photographs and on the bundled model's pictures, which take less."""
+REPORT_PICTURES = 4
+"""Times that a held-out image, before and after, is in the report's files: alone, on sheets, in the page as text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,11 @@ class EpochCosts:
     held_out_evaluations: int
     """Before and after."""
     optimizer_steps: int
+    checkpoints: int
+    """At most, the last one included: the adapter and both moments of its optimizer."""
+    groups: int
+    held_out: int
+    """Prompts that are sampled before and after."""
     trajectory_bytes: int
     """Of one trajectory: T+1 latents."""
 
@@ -40,9 +47,17 @@ class EpochCosts:
         """Of all trajectories."""
         return self.images * self.trajectory_bytes
 
-    def disk_megabytes(self, image_size: int) -> float:
-        """Trajectories and images of ``image_size``² pixels, in 10^6 bytes."""
-        return (self.latents_bytes + self.images * BYTES_PER_PIXEL * image_size**2) / 1e6
+    def disk_megabytes(self, *, image_size: int, prompt_values: int, adapter_values: int) -> float:
+        """What the epoch's folder takes, in 10^6 bytes.
+
+        Args:
+            image_size: Pixels of a side.
+            prompt_values: float32 values of a prompt's embedding, at most one a group, and the empty one.
+            adapter_values: float32 values of the adapter, exported once and three times in each checkpoint.
+        """
+        images = self.images + 2 * REPORT_PICTURES * self.held_out
+        values = (self.groups + 1) * prompt_values + (1 + 3 * self.checkpoints) * adapter_values
+        return (self.latents_bytes + images * BYTES_PER_PIXEL * image_size**2 + 4 * values) / 1e6
 
 
 def epoch_costs(
@@ -70,6 +85,7 @@ def epoch_costs(
     )  # a subset may be without it
     two_passes = objective.spec.couples == "trajectory" or size > (micro_batch or training.micro_batch or size)
     held = objective.reference == "pretrained"
+    optimizer_steps = training.inner_epochs * math.ceil(groups / training.groups_per_step)
     return EpochCosts(
         images=groups * size,
         judgements=groups * labels.judgements_per_group + round(groups * labels.repeat_fraction),
@@ -80,6 +96,9 @@ def epoch_costs(
         passes_without_gradient=two_passes + bool(objective.kl_weight) + (denoising and held),
         reference_evaluations=rows * groups * evaluated if held and not denoising else 0,
         held_out_evaluations=2 * rows * held_out * steps,
-        optimizer_steps=training.inner_epochs * math.ceil(groups / training.groups_per_step),
+        optimizer_steps=optimizer_steps,
+        checkpoints=1 + (optimizer_steps - 1) // training.checkpoint_every,
+        groups=groups,
+        held_out=held_out,
         trajectory_bytes=(steps + 1) * math.prod(latent_shape) * BYTES[sampling.latent_dtype],
     )

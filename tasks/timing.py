@@ -46,7 +46,9 @@ class StepTimes:
     trained_evaluation: float
     """An image at one transition, forward and backward, in a micro-batch."""
     start: float
-    """A process: its imports, and the network read."""
+    """A process that trains: its imports, and the network read."""
+    orchestration_import: float
+    """What a flow's process imports beside: Prefect."""
     peak_megabytes: float
     """On a GPU what was allocated at most, else the process's peak resident memory; in 10^6 bytes."""
 
@@ -82,6 +84,7 @@ def time_steps(policy: Policy, configuration: Configuration, rows: int) -> StepT
         stored_image=median_seconds(policy, lambda: _store(policy, latents)) / batch,
         trained_evaluation=training,
         start=_start(configuration),
+        orchestration_import=_process("import prefect.flows, prefect.tasks", {}),
         peak_megabytes=peak,
     )
 
@@ -101,7 +104,7 @@ def _store(policy: Policy, latents: torch.Tensor) -> None:
         trainable=policy.schedule.trainable,
         images=np.random.default_rng(0).integers(0, 256, (count, policy.image_size, policy.image_size, 3), np.uint8),
     )
-    shard = to_arrays([record], {})
+    shard = to_arrays([record], count, {})
     with tempfile.TemporaryDirectory() as folder:
         write_shard(Path(folder), shard.arrays, shard.images)
         digest_files(Path(folder))
@@ -109,14 +112,17 @@ def _store(policy: Policy, latents: torch.Tensor) -> None:
 
 
 def _start(configuration: Configuration) -> float:
-    """A process that imports what the trainer does and reads the network, as the flow and the trainer do."""
+    """A process that imports what the trainer does and reads the network."""
     code = (
         "import os; from tasks.training import trainer; from tasks.policies import policy_for; from tasks.config import Configuration; "
         "policy_for(Configuration.model_validate_json(os.environ['D3PO_CONFIGURATION']))"
     )
-    environment = {**os.environ, "D3PO_CONFIGURATION": configuration.model_dump_json()}
+    return _process(code, {"D3PO_CONFIGURATION": configuration.model_dump_json()})
+
+
+def _process(code: str, environment: dict[str, str]) -> float:
     begun = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, check=True)
     return time.perf_counter() - begun
 
 

@@ -187,7 +187,8 @@ def tables(rows: Path) -> Iterator[str]:
 
 def _of(rows: list[dict[str, Any]], method: str, settings: Settings) -> list[dict[str, Any]]:
     """The rows of the figure's seeds with these settings."""
-    return [row for row in rows if row["method"] == method and row["settings"] == settings and row["seed"] != SEED]
+    key = {"method": method, "settings": settings, "objective": OBJECTIVE}
+    return [row for row in rows if key.items() <= row.items() and row["seed"] != SEED]
 
 
 def _gain(row: dict[str, Any]) -> str:

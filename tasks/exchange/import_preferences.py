@@ -190,7 +190,8 @@ def _commit_shards(context: EpochContext, policy: Policy, file: Path, groups: Ma
         name, id = shard_of[index]
         waiting[name][id] = (fitted(first, width, height), fitted(second, width, height))
         if len(waiting[name]) == len(missing[name]):
-            commit_shard(context, name, to_arrays(list(_encoded(context, policy, waiting.pop(name))), seeds={}))
+            pairs = _encoded(context, policy, waiting.pop(name))
+            commit_shard(context, name, to_arrays(pairs, 2 * len(missing[name]), seeds={}))
             logger().info("%s: %d image pairs imported", name, len(missing[name]))
 
 

@@ -1,7 +1,7 @@
 """A shard of an epoch: computed from the plan alone, then committed, trajectories and images together."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,8 @@ def compute_shard(context: EpochContext, name: str) -> GeneratedShard:
         epoch=context.number,
         embeds=prompt_embeds(context.epoch, ["", *(group.prompt for batch in batches for group in batch)]),
     )
-    shard = to_arrays(list(generated), _seeds(context, batches))
+    count = sum(map(len, batches)) * context.configuration.sampling.group_size
+    shard = to_arrays(generated, count, _seeds(context, batches))
     logger().info("%s: %d trajectories computed in %.2f s", name, len(shard.images), time.perf_counter() - begun)
     return shard
 
@@ -95,21 +96,44 @@ def _seeds(context: EpochContext, batches: Sequence[Sequence[Group]]) -> dict[st
     return seeds
 
 
-def to_arrays(batches: list[Trajectories], seeds: Mapping[str, str]) -> GeneratedShard:
-    """Generation batches of one shard as the store's arrays; bfloat16 latents become a uint16 view."""
-    latents = torch.cat([batch.latents for batch in batches])
-    dtype = str(latents.dtype).removeprefix("torch.")
+def to_arrays(batches: Iterable[Trajectories], count: int, seeds: Mapping[str, str]) -> GeneratedShard:
+    """Generation batches of one shard as the store's arrays; bfloat16 latents become a uint16 view.
+
+    Each batch is copied to its place as it comes, so that a shard is in memory once, and one batch beside it.
+
+    Args:
+        batches: As they are sampled.
+        count: Trajectories of all of them together.
+        seeds: Trajectory id to its noise addresses.
+    """
+    latents, log_prob, images = torch.empty(0), torch.empty(0), np.empty(0)
+    ids: list[str] = []
+    group_ids: list[str] = []
+    prompts: list[str] = []
+    for batch in batches:
+        if not ids:
+            latents = torch.empty(count, *batch.latents.shape[1:], dtype=batch.latents.dtype)
+            log_prob = torch.empty(count, *batch.log_prob.shape[1:], dtype=batch.log_prob.dtype)
+            images = np.empty((count, *batch.images.shape[1:]), batch.images.dtype)
+        place = slice(len(ids), len(ids) + len(batch))
+        latents[place], log_prob[place], images[place] = batch.latents, batch.log_prob, batch.images
+        ids += batch.ids
+        group_ids += batch.group_ids
+        prompts += batch.prompts
+        timesteps, trainable = batch.timesteps, batch.trainable
+    if len(ids) != count:
+        raise ValueError(f"{len(ids)} trajectories came for a shard of {count}")
     return GeneratedShard(
         TrajectoryArrays(
-            ids=tuple(id for batch in batches for id in batch.ids),
-            group_ids=tuple(id for batch in batches for id in batch.group_ids),
-            prompts=tuple(prompt for batch in batches for prompt in batch.prompts),
+            ids=tuple(ids),
+            group_ids=tuple(group_ids),
+            prompts=tuple(prompts),
             latents=(latents.view(torch.uint16) if latents.dtype == torch.bfloat16 else latents).numpy(),
-            latents_dtype=dtype,
-            log_prob=torch.cat([batch.log_prob for batch in batches]).numpy(),
-            timesteps=batches[0].timesteps.numpy(),
-            trainable=batches[0].trainable.numpy(),
+            latents_dtype=str(latents.dtype).removeprefix("torch."),
+            log_prob=log_prob.numpy(),
+            timesteps=timesteps.numpy(),
+            trainable=trainable.numpy(),
             seeds=seeds,
         ),
-        np.concatenate([batch.images for batch in batches]),
+        images,
     )

@@ -10,7 +10,7 @@ The only module that imports ``label_studio_sdk`` (about a second, and opencv).
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,6 +174,12 @@ class LabelStudioClient:
         """
         for ls_task in sorted(ls_tasks):
             self._read(f"setting the overlap of task {ls_task}", lambda id=ls_task: self._overlap(id, people))
+
+    def remove_tasks(self, ls_tasks: Collection[int]) -> None:
+        """Take tasks out of their project, with whatever was said of them; those that are gone already are no fault."""
+        for ls_task in sorted(ls_tasks):
+            with suppress(LookupError):
+                self._read(f"removing task {ls_task}", lambda id=ls_task: self._sdk.tasks.delete(str(id)))
 
     def count(self, project: int) -> int:
         """How many tasks the project has, by the server's own list."""

@@ -16,7 +16,7 @@ from tasks.labels.voided import voided
 __all__ = ["Answers", "too_few_answers"]
 
 CAREFUL_UP_TO = 2000
-"""Groups: so many, whose answers are exported in a few seconds, are always looked at carefully. 30,000 take 40."""
+"""Groups: so many, whose answers are exported in a few seconds, are always looked at carefully. 30,000 take 30."""
 CAREFUL_EVERY = 10
 """Minutes by the clock: a gate that looks each minute, as ``prefect.yaml`` has it, has nothing to remember. The careful
 look shows who judged how many, and finds what a number does not tell: a task that was deleted in Label Studio, say."""

@@ -17,7 +17,7 @@ from tasks.labels.screen import screen_of
 from tasks.labels.voided import voided
 from tasks.log import logger
 
-__all__ = ["import_comparisons", "push", "push_plan", "pushed"]
+__all__ = ["import_comparisons", "push", "push_plan", "pushed", "withdraw_voided"]
 
 PUSH_FORMAT = "d3po-push/1"
 
@@ -99,6 +99,17 @@ def push_plan(context: EpochContext) -> PushPlan:
 def pushed(context: EpochContext) -> dict:
     """The committed push: ``project``, ``url`` and ``ls_tasks`` (uid → Label Studio task numbers)."""
     return json.loads(context.epoch.fetch(context.epoch.latest("push"), "push.json").read_text())
+
+
+def withdraw_voided(context: EpochContext) -> int:
+    """Spare people what no longer counts: such comparisons as nobody has answered leave Label Studio; how many did."""
+    push, plan, client = pushed(context), push_plan(context), connect()
+    there = {number for tasks in client.tasks(push["project"]).values() for number, _ in tasks}
+    answered = {ls_task["id"] for ls_task in client.annotations(push["project"])}
+    imported = {number for group in voided(context) for number in push["ls_tasks"].get(plan.uid(group), ())}
+    open_still = imported & there - answered
+    client.remove_tasks(open_still)
+    return len(open_still)
 
 
 def _mixed(context: EpochContext, names: list[str]) -> list[str]:

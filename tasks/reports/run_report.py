@@ -198,7 +198,7 @@ def _epochs_table(epochs: Sequence[EpochHistory]) -> str:
     # A programme's judgements have no agreement, a comparison has no marks: a column of dashes tells nothing.
     told = [place for place in range(len(header)) if any(row[place] != "–" for row in rows)]
     return page.table(
-        [header[place] for place in told], [[row[place] for place in told] for row in rows], range(len(told))
+        [header[place] for place in told], [[row[place] for place in told] for row in rows], range(len(told) - 1)
     )
 
 

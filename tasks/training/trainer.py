@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -185,9 +186,10 @@ def _end_with_parent() -> None:
     parent = psutil.Process(int(number))
 
     def watch() -> None:
-        # A killed parent can stay a zombie for as long as nobody reaps it.
-        while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.5)
+        # It may be gone between the two questions. A killed parent can stay a zombie for as long as nobody reaps it.
+        with suppress(psutil.NoSuchProcess):
+            while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.5)
         os._exit(3)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -19,7 +19,7 @@ from tasks.errors import UserError
 from tasks.generation.generate import write_prompt_embeds
 from tasks.generation.shards import write_generated
 from tasks.labels.media import show_gold, show_images
-from tasks.labels.push import push_plan
+from tasks.labels.push import push_plan, withdraw_voided
 from tasks.labels.voided import void, voided
 from tasks.training.pretrained import write_reference
 
@@ -48,6 +48,7 @@ def heal(context: EpochContext, voiding: Voiding | None = None) -> Iterator[str]
 
     Raises:
         UserError: Something is damaged that cannot be computed again, or that came out otherwise after people saw it.
+        LabelStudioError: All is made again, but what no longer counts could not be taken off; the same command does.
     """
     there = context.epoch.commit_numbers()
     damaged = scan(context.epoch)
@@ -76,6 +77,9 @@ def heal(context: EpochContext, voiding: Voiding | None = None) -> Iterator[str]
             "computed again",
             remedy=f"restore {run_folder(context.configuration)} from a backup, then d3po audit it",
         )
+    waited_for = "push" in there and "pull" not in there
+    if voiding is not None and voided(context) and waited_for and (withdrawn := withdraw_voided(context)):
+        yield f"{withdrawn} comparisons that nobody had answered were taken off Label Studio"
 
 
 def _maker(context: EpochContext, name: str) -> Callable[..., Commit] | None:

@@ -15,9 +15,21 @@ def configuration(**sections: dict) -> Configuration:
 def test_bytes_are_those_of_all_latents_and_images():
     costs = epoch_costs(configuration(), (4, 64, 64))
     assert costs.trajectory_bytes == 21 * 4 * 64 * 64 * 4
-    assert costs.disk_megabytes(512) == pytest.approx(200 * (21 * 4 * 64 * 64 * 4 + 1.5 * 512 * 512) / 1e6)
+    assert costs.disk_megabytes(image_size=512, prompt_values=0, adapter_values=0) == pytest.approx(
+        200 * (21 * 4 * 64 * 64 * 4 + 1.5 * 512 * 512) / 1e6
+    )
     half = configuration(sampling={"latent_dtype": "bfloat16"})
     assert epoch_costs(half, (4, 64, 64)).trajectory_bytes * 2 == costs.trajectory_bytes
+
+
+def test_what_lies_beside_the_trajectories_is_in_it():
+    training = {"groups_per_step": 10, "checkpoint_every": 4}
+    costs = epoch_costs(configuration(training=training), (4, 64, 64), held_out=5)
+    assert costs.checkpoints == 3, "after 4 and 8 of 10 steps, and at the end"
+    without = costs.disk_megabytes(image_size=512, prompt_values=0, adapter_values=0)
+    assert without == pytest.approx((200 * costs.trajectory_bytes + (200 + 2 * 4 * 5) * 1.5 * 512 * 512) / 1e6)
+    whole = costs.disk_megabytes(image_size=512, prompt_values=77 * 768, adapter_values=800_000)
+    assert whole - without == pytest.approx(4 * (101 * 77 * 768 + (1 + 3 * 3) * 800_000) / 1e6)
 
 
 @pytest.mark.parametrize(("guidance", "rows"), [(5.0, 2), (1.0, 1)])

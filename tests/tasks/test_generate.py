@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
+from d3po_core.records import Trajectories
 from flows.epoch_run import generate
 from storage.errors import StorageError
 from tasks.context import EpochContext
 from tasks.generation import generate as tasks_of_it
 from tasks.generation.plan import make_plan
-from tasks.generation.shards import GeneratedShard, commit_shard, compute_shard
+from tasks.generation.shards import GeneratedShard, commit_shard, compute_shard, to_arrays
 
 from .conftest import Begin
 
@@ -72,6 +74,41 @@ def test_one_is_stored_while_the_next_is_computed(planned: EpochContext, monkeyp
     assert events.index(("compute", names[1])) < events.index(("stored", names[0])), "at the same time"
     assert events.index(("stored", names[0])) < events.index(("stored", names[1])), "in turn"
     assert in_memory == [1, 2, 2]
+
+
+def test_a_shard_is_put_together_without_its_batches_being_kept():
+    """In memory are the shard, the batch that is being copied and the one before."""
+    given: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+
+    def batches() -> Iterator[Trajectories]:
+        for number in range(4):
+            one = Trajectories(
+                ids=(f"g{number}-0", f"g{number}-1"),
+                group_ids=(f"g{number}",) * 2,
+                prompts=(f"prompt {number}",) * 2,
+                latents=torch.full((2, 3, 1, 2, 2), float(number), dtype=torch.bfloat16),
+                log_prob=torch.full((2, 2), -float(number), dtype=torch.float64),
+                timesteps=torch.tensor([9, 4]),
+                trainable=torch.tensor([True, False]),
+                images=np.full((2, 4, 4, 3), number, np.uint8),
+            )
+            given.append(weakref.ref(one.images))
+            alive.append(sum(images() is not None for images in given))
+            yield one
+
+    shard = to_arrays(batches(), 8, {})
+    assert max(alive) == 2
+    rows = [0, 0, 1, 1, 2, 2, 3, 3]
+    assert shard.arrays.ids == tuple(f"g{row}-{place % 2}" for place, row in enumerate(rows))
+    assert shard.arrays.prompts[5] == "prompt 2"
+    assert shard.images[:, 0, 0, 0].tolist() == rows
+    assert (shard.arrays.latents.dtype, shard.arrays.latents_dtype) == (np.uint16, "bfloat16")
+    latents = torch.from_numpy(shard.arrays.latents).view(torch.bfloat16)
+    assert latents[:, 2, 0, 1, 1].tolist() == rows
+    assert shard.arrays.log_prob[:, 1].tolist() == [-row for row in rows]
+    with pytest.raises(ValueError, match="8 trajectories came for a shard of 10"):
+        to_arrays(batches(), 10, {})
 
 
 def test_storing_is_tried_again_without_computing_again(planned: EpochContext, monkeypatch: pytest.MonkeyPatch):

@@ -54,7 +54,7 @@ def card(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> Card:
 
 def test_the_card_is_the_arithmetic_times_the_seconds(card: Card):
     shown = card(
-        "timed", sampled_evaluation=90.0, decoded_image=8.0, stored_image=1.0, trained_evaluation=10.0, start=7.0,
+        "timed", sampled_evaluation=90.0, decoded_image=8.0, stored_image=1.0, trained_evaluation=10.0, start=7.0, orchestration_import=2.0,
         sections={"evaluation": {"prompts": "prompts.txt"}},
     )  # fmt: skip
     assert shown["images"] == "12"
@@ -68,7 +68,7 @@ def test_the_card_is_the_arithmetic_times_the_seconds(card: Card):
     assert shown["report"] == f"{(2 * 8 * (4 * 90 + 8) + 3 * 8 * 4 * 90 + 8000) / 3600:.2f} h", (
         "the KL of its prompts, and the drawing"
     )
-    assert shown["starts of processes"] == "14 s", "the flow's and the trainer's"
+    assert shown["starts of processes"] == "16 s", "the flow's with Prefect, and the trainer's"
 
 
 def test_what_an_objective_needs_beside_is_in_it(card: Card):

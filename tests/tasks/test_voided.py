@@ -16,7 +16,9 @@ from tasks.errors import UserError
 from tasks.exchange.export_preferences import export_preferences
 from tasks.exchange.fork import fork
 from tasks.generation.generate import write_prompt_embeds
+from tasks.label_studio.screens import result_for
 from tasks.labels.annotate import simulate_annotators
+from tasks.labels.connection import connect
 from tasks.labels.pull import counted_judgements, judgements_of, labels_progress
 from tasks.labels.push import import_comparisons, push, push_plan, pushed
 from tasks.labels.voided import VOIDS, void, voided
@@ -196,8 +198,16 @@ def test_people_are_not_waited_for(shown: EpochContext, proxy: FaultProxy):
     push.fn(shown)
     assert len(labels_progress(shown).open) == len(shown.groups())
     name = min(shown.plan["shards"])
-    lost = lose(shown, name)
-    list(heal(elsewhere(shown), DECIDED))
+    plan, client, project = push_plan(shown), connect(), pushed(shown)["project"]
+    answered, *unanswered = sorted(lost := lose(shown, name))
+    (ls_task,) = pushed(shown)["ls_tasks"][plan.uid(answered)]
+    client.annotate(ls_task, result_for(plan.screen, verdict=plan.screen.verdicts[0]))
+    before = set(client.tasks(project))
+    *_, withdrawn = heal(elsewhere(shown), DECIDED)
+    assert withdrawn == f"{len(unanswered)} comparisons that nobody had answered were taken off Label Studio"
+    assert before - set(client.tasks(project)) == {plan.uid(group) for group in unanswered}
+    assert not list(heal(elsewhere(shown), DECIDED))
+    client.remove_tasks([pushed(shown)["ls_tasks"][plan.uid(group)][0] for group in unanswered])
     progress = labels_progress(again(shown))
     assert set(progress.open) == set(shown.groups()) - lost
     left = simulate_annotators(again(shown), objectives=["jpeg_compressibility"], error_rate=0.0, judges=1)
