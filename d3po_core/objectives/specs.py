@@ -91,7 +91,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         couples="trajectory",
         initial_noise="independent",
         references=("pretrained",),
-        defaults={**_MEAN, "beta": 10.0, "ratio_clip_range": 1e-4},
+        defaults={**_MEAN, "beta": 1.0, "ratio_clip_range": 1e-2},
         per_reduction=("beta", "ratio_clip_range"),
     ),
     "reward_weighted": ObjectiveSpec(

@@ -2,17 +2,19 @@
 
 It reads one line a batch, ``{"images": ["/…/000000.png", …], "prompts": ["…", …]}``, and answers one line,
 ``{"values": [0.1, …]}``. Its stderr is kept for error messages. It ends when its stdin is closed, which also happens
-when this process is killed; when this process ends in order, it is killed by its number.
+when this process is killed; when this process ends in order, it is killed, with whatever it started.
 """
 
 import json
 import os
 import selectors
+import signal
 import subprocess
 import tempfile
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -78,7 +80,7 @@ class CommandWorker:
             try:
                 self._process = subprocess.Popen(
                     self.command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
-                    bufsize=0,
+                    bufsize=0, start_new_session=True,
                 )  # fmt: skip
             except OSError as problem:
                 raise _Failure(f"cannot be started: {problem}") from None
@@ -154,7 +156,9 @@ def _how(process: subprocess.Popen[bytes]) -> str:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
+    # With whatever it started: `conda run` and shells stand between us and the program, which may hold a GPU's memory.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

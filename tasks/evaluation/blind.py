@@ -36,6 +36,8 @@ class Blind:
     """Image's random name → the candidate whose it is."""
     plan: PushPlan
     """Which image stands where; its trajectory ids are the random names."""
+    prompts: dict[str, str]
+    """Comparison → its prompt: images of one prompt are not drawn independently."""
     people: int
     """Distinct people who are asked about each comparison."""
     project: int | None
@@ -107,6 +109,7 @@ def blind_of(evaluation: Evaluation, number: int) -> Blind:
         candidates=tuple(plan["candidates"]),
         owners=plan["owners"],
         plan=PushPlan.from_json(plan["push_plan"]),
+        prompts={id: comparison["prompt"] for id, comparison in plan["comparisons"].items()},
         people=plan["people"],
         project=pushed.get("project"),
         ls_tasks=pushed.get("ls_tasks", {}),

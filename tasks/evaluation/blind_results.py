@@ -1,9 +1,14 @@
-"""What people said of a blind comparison: wins, losses and ties of each candidate, with Wilson intervals."""
+"""What people said of a blind comparison: wins, losses and ties of each candidate, with intervals.
+
+Prompts are what is drawn again: of one image a prompt the win rate has Wilson's interval, of several it is bootstrapped
+over the prompts, as images of a prompt go together.
+"""
 
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from d3po_core.noise import generator
@@ -72,7 +77,8 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
     left = Counter(_side(judgement) for judgement in counted)
     for judgement in counted:
         votes[judgement.group_id].append(_verdict(blind, judgement))
-    outcomes = Counter(_majority(said) for said in votes.values())
+    won_by = {id: _majority(said) for id, said in votes.items()}
+    outcomes = Counter(won_by.values())
     judged, first, second = len(votes), *blind.candidates
     return {
         "between": [first, second],
@@ -82,7 +88,7 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
                 "losses": outcomes[other],
                 "ties": outcomes["tie"],
                 "both_bad": outcomes["both_bad"],
-                "win_rate": _share(outcomes[own], judged),
+                "win_rate": _win_rate(blind, own, won_by),
                 "favoured": _favoured(blind, own, votes),
             }
             for own, other in ((first, second), (second, first))
@@ -96,11 +102,26 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
     }
 
 
+def _win_rate(blind: Blind, candidate: str, won_by: Mapping[str, str]) -> dict[str, float | None]:
+    """The share of comparisons that a candidate won."""
+    if len({blind.prompts[id] for id in won_by}) == len(won_by):
+        return _share(sum(winner == candidate for winner in won_by.values()), len(won_by))
+    return _over_prompts(blind, {id: float(winner == candidate) for id, winner in won_by.items()})
+
+
 def _favoured(blind: Blind, candidate: str, votes: Mapping[str, list[str]]) -> dict[str, float | None]:
     """The mean share of a comparison's judgements that went to a candidate; judgements of one comparison go together."""
     if not votes:
         return _share(0, 0)
-    shares = [said.count(candidate) / len(said) for _, said in sorted(votes.items())]
+    return _over_prompts(blind, {id: said.count(candidate) / len(said) for id, said in votes.items()})
+
+
+def _over_prompts(blind: Blind, values: Mapping[str, float]) -> dict[str, float | None]:
+    """The mean over prompts, each the mean of its comparisons, bootstrapped."""
+    by_prompt: defaultdict[str, list[float]] = defaultdict(list)
+    for id, value in sorted(values.items()):
+        by_prompt[blind.prompts[id]].append(value)
+    shares = [mean(own) for own in by_prompt.values()]
     draws = generator("bootstrap", run_seed=0, group=f"{blind.plan.run_id}/{blind.number}")
     return _interval(bootstrap_mean(shares, draws))
 

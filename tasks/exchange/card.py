@@ -4,9 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d3po_core.objectives.specs import spec_of
-from storage.documents import digest_of
 from tasks.context import EpochContext
-from tasks.reports.history import EpochHistory, history_of, judged_by, objective_history, trained_configuration
+from tasks.reports.history import (
+    EpochHistory,
+    history_of,
+    judged_by,
+    objective_history,
+    trained_configuration,
+    trained_digest,
+)
 from tasks.reports.plots import panels
 from tasks.reports.training_panels import objective_panels, training_panels
 
@@ -48,7 +54,7 @@ def _card(context: EpochContext, epochs: Sequence[EpochHistory], merged: bool, c
         "trained with": _fields(trained, "training"),
         "sampled with": f"T {sampling.num_inference_steps}, η {sampling.eta:g}, w {sampling.guidance_scale:g}",
         **_measured(epochs),
-        "configuration digest": f"`{digest_of(configuration.model_dump(mode='json'))}`",
+        "configuration digest": f"`{trained_digest(last)}`",
         "run id, seal": f"`{context.run.info['run_id']}`, `{last.seal}`",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -105,7 +111,7 @@ def _measured(epochs: Sequence[EpochHistory]) -> dict[str, str]:
     for objective in epochs[-1].after:
         found = objective_history(epochs, objective)
         rows[f"{objective} on {len(epochs[-1].prompts)} held-out prompts"] = (
-            f"{found.means[-1]}; change since the start {found.changes[-1]} (95 %)"
+            f"{found.means[-1]}; change since {found.since} {found.changes[-1]} (95 %)"
         )
     return rows
 

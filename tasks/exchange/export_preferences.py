@@ -198,7 +198,7 @@ def _model_of(context: EpochContext) -> str:
 
 def _user(judge: str) -> int | None:
     with suppress(ValueError):
-        return int(judge.removeprefix("user:"))
+        return int(judge.removeprefix("user:").removeprefix("imported:"))
     return None
 
 

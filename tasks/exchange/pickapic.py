@@ -122,6 +122,8 @@ def _checked(index: int, row: Mapping[str, Any], problem_of_caption: Callable[[s
     labels = tuple(_label(row, name) for name in ("label_0", "label_1"))
     if not math.isclose(sum(labels), 1.0, abs_tol=1e-6):
         raise _NotUsable("its labels do not add up to 1")
+    if labels[0] not in (0.0, 0.5, 1.0):
+        raise _NotUsable("its labels are neither 0, 0.5 nor 1: it is not one person's vote")
     first, second = (_digest(_image(row, name)) for name in ("jpg_0", "jpg_1"))
     if first == second:
         raise _NotUsable("its two images are the same")

@@ -11,6 +11,7 @@ import numpy as np
 from d3po_core.noise import generator
 from d3po_core.records import Judgement
 from d3po_core.statistics import Interval, bootstrap_mean, wilson_share
+from storage.documents import digest_of
 from storage.tables import METRICS, read_rows
 from tasks.context import EpochContext, planned_context
 from tasks.labels.pull import counted_judgements
@@ -23,9 +24,11 @@ __all__ = [
     "epoch_history",
     "history_of",
     "judged_by",
+    "measured_alike",
     "objective_history",
     "persons_work",
     "trained_configuration",
+    "trained_digest",
 ]
 
 
@@ -49,6 +52,8 @@ class EpochHistory:
     """``pixels`` and ``kl``: how far it is from the pretrained model; empty without an evaluation."""
     prompts: tuple[str, ...]
     """The held-out prompts; values are comparable between epochs that share them."""
+    definitions: dict[str, Any]
+    """Objective → what it was when it was measured; values are comparable where it is the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +61,17 @@ class ObjectiveHistory:
     """One objective over the held-out images, at the run's start and after each epoch."""
 
     trained: list[int]
-    """Epochs trained; 0 is the run's start."""
+    """Epochs trained; the first is where it was first measured as it is now, 0 the run's start."""
     means: list[Interval]
     changes: list[Interval]
-    """Of the paired difference to the start."""
+    """Of the paired difference to the first."""
     wins: list[Interval | None]
-    """The share of images better than the start's of the same noise, of those that differ; None where none does."""
+    """The share of images better than the first's of the same noise, of those that differ; None where none does."""
+
+    @property
+    def since(self) -> str:
+        """What changes are compared with."""
+        return f"epoch {self.trained[0]}'s start" if self.trained and self.trained[0] else "the start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +102,14 @@ def history_of(context: EpochContext, last: int | None = None) -> list[EpochHist
 
 
 def objective_history(epochs: Sequence[EpochHistory], objective: str) -> ObjectiveHistory:
-    """An objective over the held-out images; epochs that were measured on other prompts than the last are left out."""
-    measured = [one for one in epochs if objective in one.after and one.prompts == epochs[-1].prompts]
+    """An objective over the held-out images; epochs that were measured otherwise than the last are left out.
+
+    Otherwise: on other prompts, or with another meaning of the objective.
+    """
+    meaning = epochs[-1].definitions.get(objective)
+    measured = [
+        one for one in measured_alike(epochs) if objective in one.after and one.definitions.get(objective) == meaning
+    ]
     if not measured:
         return ObjectiveHistory(trained=[], means=[], changes=[], wins=[])
     start = np.array(measured[0].before[objective])
@@ -107,6 +123,11 @@ def objective_history(epochs: Sequence[EpochHistory], objective: str) -> Objecti
         ],
         wins=[_wins(one - start) for one in values],
     )
+
+
+def measured_alike(epochs: Sequence[EpochHistory]) -> list[EpochHistory]:
+    """Those whose held-out images are of the last one's prompts."""
+    return [one for one in epochs if one.prompts == epochs[-1].prompts]
 
 
 def _wins(change: np.ndarray) -> Interval | None:
@@ -151,6 +172,13 @@ def trained_configuration(epoch: EpochHistory) -> dict[str, Any]:
     return training_plan(epoch.context.epoch, epoch.context.epoch.latest("train-plan"))["frozen"]
 
 
+def trained_digest(epoch: EpochHistory) -> str:
+    """Of every field that decided what an epoch sampled, showed and trained; not of where it lies or who computed it."""
+    context = epoch.context
+    decided = context.configuration.section_of_class("run") | context.plan["frozen"] | trained_configuration(epoch)
+    return digest_of(decided)
+
+
 def epoch_history(context: EpochContext) -> EpochHistory:
     """What one sealed epoch says of itself."""
     epoch = context.epoch
@@ -170,4 +198,5 @@ def epoch_history(context: EpochContext) -> EpochHistory:
         after=evaluation.get("after", {}),
         drift=evaluation.get("drift", {}),
         prompts=tuple(evaluation.get("prompts", ())),
+        definitions=evaluation.get("objectives", {}),
     )

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from storage.documents import digest_of
 from tasks.context import EpochContext, run_folder
 from tasks.reports import page
 from tasks.reports.figures import side_by_side
@@ -14,9 +13,11 @@ from tasks.reports.history import (
     EpochHistory,
     history_of,
     judged_by,
+    measured_alike,
     objective_history,
     persons_work,
     trained_configuration,
+    trained_digest,
 )
 from tasks.reports.plots import bars, panel
 from tasks.reports.tensorboard import EVENTS_FILE, event_file
@@ -104,7 +105,7 @@ def _tiles(epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, str, str]]:
         change = found.changes[-1]
         spread = "" if change.low is None else f"95 %: {change.low:+.3g} to {change.high:+.3g}"
         yield (
-            f"{objective.replace('_', ' ')}, change",
+            f"{objective.replace('_', ' ')}, change since {found.since}",
             f"{change.value:+.3g}",
             spread or f"now {found.means[-1].value:.3g}",
         )
@@ -121,6 +122,7 @@ def _tiles(epochs: Sequence[EpochHistory]) -> Iterator[tuple[str, str, str]]:
 
 def _grid(epochs: Sequence[EpochHistory]) -> str:
     """The same held-out images at the start and after some epochs, the last among them."""
+    epochs = measured_alike(epochs)
     some = [
         epochs[place] for place in np.unique(np.linspace(0, len(epochs) - 1, min(ROWS - 1, len(epochs))).astype(int))
     ]
@@ -213,7 +215,7 @@ def _facts(context: EpochContext, epochs: Sequence[EpochHistory]) -> Iterator[tu
         configuration.model.path + (f" at {configuration.model.revision}" if configuration.model.revision else ""),
     )
     yield "its digest", info["model_digest"]
-    yield "configuration digest", digest_of(configuration.model_dump(mode="json"))
+    yield "digest of what decided it", trained_digest(epochs[-1])
     yield (
         "sampling",
         f"T {sampling.num_inference_steps}, η {sampling.eta:g}, w {sampling.guidance_scale:g}, k {sampling.group_size}",

@@ -7,7 +7,7 @@ import numpy as np
 
 from d3po_core.statistics import Interval
 from tasks.programmed import objective_unit
-from tasks.reports.history import EpochHistory, objective_history, trained_configuration
+from tasks.reports.history import EpochHistory, measured_alike, objective_history, trained_configuration
 from tasks.reports.plots import Line, Panel
 
 __all__ = ["accuracy_of", "drift_panels", "judgement_panels", "objective_panels", "training_panels"]
@@ -60,10 +60,10 @@ def objective_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
         found = objective_history(epochs, objective)
         name, unit = objective.replace("_", " "), objective_unit(epochs[-1].context.configuration, objective)
         yield _over_epochs(name, found.trained, found.means, y_label=unit)
-        yield _over_epochs(f"{name}: change since the start", found.trained, found.changes, y_label=unit, level=0.0)
+        yield _over_epochs(f"{name}: change since {found.since}", found.trained, found.changes, y_label=unit, level=0.0)
         won = [(trained, rate) for trained, rate in zip(found.trained, found.wins, strict=True) if rate is not None]
         if won:
-            title, (trained, rates) = f"{name}: win rate against the start", zip(*won, strict=True)
+            title, (trained, rates) = f"{name}: win rate against {found.since}", zip(*won, strict=True)
             yield _over_epochs(title, trained, rates, level=0.5, level_name="as often worse", share=True)
 
 
@@ -84,7 +84,7 @@ def drift_panels(epochs: Sequence[EpochHistory]) -> Iterator[Panel]:
         ("pixels", "distance to the pretrained model's images", "of 1, root mean square"),
         ("kl", "KL to the pretrained model", "nats a transition, mean over the latent"),
     ):
-        known = [epoch for epoch in epochs if epoch.drift.get(name)]
+        known = [epoch for epoch in measured_alike(epochs) if epoch.drift.get(name)]
         if known:
             x, y = [epoch.number + 1 for epoch in known], [float(np.mean(epoch.drift[name])) for epoch in known]
             line = Line(

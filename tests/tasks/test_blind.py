@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,8 +170,8 @@ def test_other_numbers_of_people_or_images_are_refused(
 def blind_on_paper(people: int) -> Blind:
     plan = PushPlan(run_id="r", epoch=0, screen=compare_screen(), orders={"c0": ("x", "y"), "c1": ("z", "w")})
     return Blind(
-        number=0, candidates=("A", "B"), owners={"x": "A", "y": "B", "z": "B", "w": "A"}, plan=plan, people=people,
-        project=1, ls_tasks={}, url="",
+        number=0, candidates=("A", "B"), owners={"x": "A", "y": "B", "z": "B", "w": "A"}, plan=plan,
+        prompts={"c0": "one", "c1": "another"}, people=people, project=1, ls_tasks={}, url="",
     )  # fmt: skip
 
 
@@ -203,6 +204,16 @@ def test_more_than_half_of_a_comparisons_judgements_win_it():
     assert found["complete"] is False
     assert (found["judgements"], found["people"]) == (5, 3)
     assert found["chose_left"]["value"] == pytest.approx(3 / 5)
+
+
+def test_images_of_one_prompt_are_not_counted_as_independent():
+    said = [judgement("c0", "1", "left"), judgement("c1", "1", "right")]
+    apart = count(blind_on_paper(1), said)["candidates"]["A"]
+    assert apart["win_rate"] == {"value": 1.0, "low": pytest.approx(0.342, abs=1e-3), "high": 1.0}, "Wilson, 2 of 2"
+    paper = blind_on_paper(1)
+    together = count(replace(paper, prompts=dict.fromkeys(paper.prompts, "one")), said)["candidates"]["A"]
+    for what in ("win_rate", "favoured"):
+        assert together[what] == {"value": 1.0, "low": None, "high": None}, "one prompt has no spread"
 
 
 def test_of_one_persons_several_answers_the_latest_counts():

@@ -11,12 +11,12 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from storage.documents import digest_of
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.exchange.export import export_adapter, export_merged
 from tasks.exchange.export_preferences import PICKAPIC, export_preferences
 from tasks.labels.pull import images_of, judgements_of
+from tasks.reports.history import history_of, trained_digest
 from tasks.training.training_plan import pairs_of
 
 from .conftest import Begin, generate_and_judge, judged_by_people, train_and_seal
@@ -28,14 +28,13 @@ def test_the_card_says_what_it_was_made_from(two_epochs: EpochContext, tmp_path:
         "README.md", "curves.png", "provenance.json", "pytorch_lora_weights.safetensors",
     }  # fmt: skip
     card = (folder / "README.md").read_text()
-    configuration = two_epochs.configuration
     for said in (
         "base_model: model",
         "| judged by | 2 people |",
         "| judgements | 12 in this epoch, 24 in all |",
         "| agreement of two judges, ties, marked | 83.3%, 0.0%, – |",
         "| objective | D3PO (Yang et al., CVPR 2024, Eq. 14); d3po, reduction mean, reference epoch_start, beta 10.0",
-        f"| configuration digest | `{digest_of(configuration.model_dump(mode='json'))}` |",
+        f"| configuration digest | `{trained_digest(history_of(two_epochs)[-1])}` |",
         f"`{two_epochs.epoch.seal()['digest']}`",
         "change since the start",
         "![Objectives and training over the epochs](curves.png)",

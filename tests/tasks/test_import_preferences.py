@@ -157,6 +157,7 @@ BAD = {
     "the caption is missing": {"caption": None},
     "label_0 is not a number from 0 to 1": {"label_0": None},
     "its labels do not add up to 1": {"label_0": 1.0, "label_1": 1.0},
+    "its labels are neither 0, 0.5 nor 1": {"label_0": 0.7, "label_1": 0.3},
     "jpg_1 is empty": {"jpg_1": None},
     "jpg_0 cannot be read as an image": {"jpg_0": b"\x89PNG\r\n\x1a\n nothing"},
     "jpg_1 cannot be read as an image": {"jpg_1": png(0)[:60]},
@@ -246,14 +247,18 @@ def test_groups_of_another_size_are_refused(configuration: Configuration, at_hom
 def test_objectives_without_trajectories_train_on_it_and_the_others_say_so(at_home: Project, tmp_path: Path, kind: str):
     fields = {"storage": {"root": str(tmp_path)}, "objective": {"kind": kind, "beta": None}}
     wanted = load_configuration(at_home.configuration("imported", **fields))
+    people = ({"user_id": 4}, {"user_id": 5}, {"user_id": 6})
     rows = [row(), row(caption="a blue circle", label_0=0.0, label_1=1.0), row(label_0=0.5, label_1=0.5)]
-    context = context_of(import_preferences(wanted, write(tmp_path, rows)), wanted)
+    rows = [one | person for one, person in zip(rows, people, strict=True)]
+    context = context_of(import_preferences(wanted, write(tmp_path, rows, user_id=pa.int64())), wanted)
     fresh = policy_for(wanted).lora_state()
     trainer.run(context, training_attempt(context).attempt)
     context.epoch.create_seal(build_seal(context.epoch, environment()))
     trained = state_after(context, context.number).lora
     assert any(not torch.equal(value, fresh[name]) for name, value in trained.items())
     assert "3 judgements" in "\n".join(audit(f"{tmp_path}/imported"))
+    comparisons, _ = export_preferences(context, tmp_path / "out", "pickapic")
+    assert sorted(pq.read_table(comparisons)["user_id"].to_pylist()) == [4, 5, 6], "as they came"
     other = fork(f"{tmp_path}/imported", "with-d3po", overrides=["--objective.kind", "d3po"])
     with pytest.raises(ValueError, match=r"0 denoising steps, expected 4 \(T\).*diffusion_dpo or preferred_images"):
         trainer.run(other, training_attempt(other).attempt)

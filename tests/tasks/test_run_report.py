@@ -1,6 +1,7 @@
 """A run's report over its epochs: what it says is what is committed, and it stands alone."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from tasks.artifacts import address_of
 from tasks.context import EpochContext
 from tasks.evaluation.held_out import held_out
 from tasks.policies import policy_for, state_after
-from tasks.reports.history import history_of, objective_history, persons_work
+from tasks.reports.history import history_of, objective_history, persons_work, trained_digest
 from tasks.reports.report import report
 from tasks.reports.run_report import write_run_report
-from tasks.reports.training_panels import judgement_panels, objective_panels, training_panels
+from tasks.reports.training_panels import drift_panels, judgement_panels, objective_panels, training_panels
 
 from .conftest import Begin, again, context_of, generate_and_judge, train_and_seal, with_fields
 
@@ -33,6 +34,31 @@ def test_it_is_one_file_and_says_what_happened(two_epochs: EpochContext):
     for heading in ("Did it get better?", "Before and after", "Training", "Judgements", "Epochs", "Facts"):
         assert f"<h2>{heading}</h2>" in page
     assert "@" not in re.sub(r"@media", "", page)
+
+
+def test_what_was_measured_otherwise_is_not_compared(two_epochs: EpochContext):
+    """Held-out prompts and objectives may change between epochs: what comes before the change is another measure."""
+    name = "jpeg_compressibility"
+    first, second = history_of(two_epochs)
+    for other in (
+        replace(first, prompts=("another prompt",)),
+        replace(first, definitions={name: {"kind": "another"}}),
+    ):
+        found = objective_history([other, second], name)
+        assert (found.trained, found.since) == ([1, 2], "epoch 1's start")
+        titles = [panel.title for panel in objective_panels([other, second])]
+        assert "jpeg compressibility: change since epoch 1's start" in titles
+    assert objective_history([first, second], name).since == "the start"
+    elsewhere = replace(first, prompts=("another prompt",))
+    assert [panel.lines[0].x for panel in drift_panels([elsewhere, second])] == [[2], [2]]
+
+
+def test_the_digest_is_of_what_decided_the_epoch_alone(two_epochs: EpochContext):
+    epoch = history_of(two_epochs)[-1]
+    moved = with_fields(two_epochs, orchestration={"threads": 7}, training={"learning_rate": 9.0}).configuration
+    assert trained_digest(replace(epoch, context=replace(epoch.context, configuration=moved))) == trained_digest(epoch)
+    other = with_fields(two_epochs, lora={"rank": 1}).configuration
+    assert trained_digest(replace(epoch, context=replace(epoch.context, configuration=other))) != trained_digest(epoch)
 
 
 def test_the_start_is_the_first_epochs_and_differences_are_paired(two_epochs: EpochContext):

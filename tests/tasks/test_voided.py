@@ -201,7 +201,7 @@ def test_people_are_not_waited_for(shown: EpochContext, proxy: FaultProxy):
     plan, client, project = push_plan(shown), connect(), pushed(shown)["project"]
     answered, *unanswered = sorted(lost := lose(shown, name))
     (ls_task,) = pushed(shown)["ls_tasks"][plan.uid(answered)]
-    client.annotate(ls_task, result_for(plan.screen, verdict=plan.screen.verdicts[0]))
+    client.annotate(ls_task, result_for(plan.screen, verdict="left"))
     before = set(client.tasks(project))
     *_, withdrawn = heal(elsewhere(shown), DECIDED)
     assert withdrawn == f"{len(unanswered)} comparisons that nobody had answered were taken off Label Studio"

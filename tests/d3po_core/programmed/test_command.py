@@ -119,6 +119,19 @@ def test_it_has_a_deadline(worker: Worker, text: str):
     assert time.monotonic() - begun < 15
 
 
+def test_what_it_started_ends_with_it(tmp_path: Path):
+    """As with `conda run`, or a shell before the program."""
+    script = tmp_path / "slow.py"
+    script.write_text(
+        f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    wrapped = CommandWorker(["sh", "-c", f"{sys.executable} {script}; true"], timeout=10.0)
+    with pytest.raises(ObjectiveError, match="did not answer within 10 s"):
+        wrapped(IMAGES, PROMPTS)
+    program = int((tmp_path / "pid").read_text())
+    until(lambda: not Path(f"/proc/{program}").exists(), 10, "its end")
+
+
 def test_a_second_answer_is_not_the_next_batchs(worker: Worker):
     twice = worker(f"""{LOOP}
     print(json.dumps({{"values": [1.0] * len(asked["images"])}}), flush=True)
