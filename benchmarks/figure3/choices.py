@@ -5,7 +5,8 @@
 ``first``: one setting changed at a time, for compressibility, from pairs of images and six updates an epoch. ``groups``:
 for the other objectives, how many images of a prompt are compared. ``rates``: with what that led to, each method's
 learning rate for the figure. ``strengths``: how strongly each method that has such a number is held to its reference.
-``imitation``: whether what is best with one run seed is best with the figure's five, for the supervised methods.
+``clips``: whether clipping D3PO's log-ratios helps. ``imitation``: whether what is best with one run seed is best with
+the figure's five, for the supervised methods.
 """
 
 import argparse
@@ -57,6 +58,9 @@ STRENGTHS = [
 ]
 """(method, field of the objective, value)."""
 
+CLIPS = ("published", "pessimistic")
+"""D3PO's `ratio_clip`, at the range that clips anything here; the figure has none."""
+
 IMITATION, IMITATION_RATES = ("reward_weighted", "preferred_images"), (3e-3, 1e-2)
 """Tried at every seed of the figure, beside the rate that the figure has."""
 
@@ -102,6 +106,11 @@ def strength_settings(method: str, name: str, value: float) -> Settings:
     return settings_of(method, {"objective": {name: value}})
 
 
+def clip_settings(clip: str) -> Settings:
+    """The figure's D3PO, its log-ratios clipped."""
+    return settings_of("d3po", {"objective": {"ratio_clip": clip, "ratio_clip_range": 1e-2}})
+
+
 PLANS: dict[str, list[tuple[str, Settings, str, int]]] = {
     "first": [(method, first_settings(method, changes), OBJECTIVE, SEED) for method, _, changes in ONE_AT_A_TIME],
     "groups": [
@@ -112,6 +121,7 @@ PLANS: dict[str, list[tuple[str, Settings, str, int]]] = {
     ],
     "rates": [(method, rate_settings(method, rate), OBJECTIVE, SEED) for rate in LEARNING_RATES for method in METHODS],
     "strengths": [(method, strength_settings(method, *held), OBJECTIVE, SEED) for method, *held in STRENGTHS],
+    "clips": [("d3po", clip_settings(clip), OBJECTIVE, SEED) for clip in CLIPS],
     "imitation": [
         (method, rate_settings(method, rate), OBJECTIVE, seed)
         for rate in IMITATION_RATES
@@ -168,6 +178,10 @@ def tables(rows: Path) -> Iterator[str]:
             [f"{method}: {name} {value:g}", gain(method, strength_settings(method, name, value), OBJECTIVE, SEED)]
             for method, name, value in STRENGTHS
         ],
+    )
+    yield from _table(
+        ["D3PO, log-ratios clipped at ±0.01", "gain"],
+        [[clip, gain("d3po", clip_settings(clip), OBJECTIVE, SEED)] for clip in CLIPS],
     )
     yield from _table(
         ["five run seeds", "learning rate", "mean gain", "each seed's (its standard errors)"],

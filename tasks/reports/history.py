@@ -81,14 +81,16 @@ class PersonsWork:
     judge: str
     """``user:7``: a number, never a name."""
     judgements: int
+    timed: int
+    """Of which it is known how long they took."""
     hours: float | None
-    """Looked at comparisons, by Label Studio's own clock; None where it is not known."""
+    """Looked at the timed ones, by Label Studio's own clock; None where there are none."""
     median_seconds: float | None
 
     @property
     def per_hour(self) -> float | None:
         """Judgements an hour of looking."""
-        return self.judgements / self.hours if self.hours else None
+        return self.timed / self.hours if self.hours else None
 
 
 def history_of(context: EpochContext, last: int | None = None) -> list[EpochHistory]:
@@ -145,12 +147,12 @@ def persons_work(epochs: Sequence[EpochHistory]) -> list[PersonsWork]:
     work = []
     for judge, every in seconds.items():
         known = [value for value in every if value]
-        whole = bool(known) and len(known) == len(every)
         work.append(
             PersonsWork(
                 judge=judge,
                 judgements=len(every),
-                hours=sum(known) / 3600 if whole else None,
+                timed=len(known),
+                hours=sum(known) / 3600 if known else None,
                 median_seconds=float(np.median(known)) if known else None,
             )
         )

@@ -105,6 +105,12 @@ def test_what_people_did_and_how_fast(two_epochs: EpochContext):
         ("user:8", 12, 12.0),
     ]
     assert [one.per_hour for one in work] == pytest.approx([900, 300])
+    first, second = history_of(two_epochs)
+    unknown = replace(first, judgements=[replace(one, seconds=None) for one in first.judgements])
+    assert [(one.judgements, one.timed, one.per_hour) for one in persons_work([unknown, second])] == [
+        (12, 6, pytest.approx(900)),
+        (12, 6, pytest.approx(300)),
+    ], "an hour is what the others say of it"
     assert history_of(two_epochs)[0].data["data/agreement"] == pytest.approx(5 / 6)
     alpha = history_of(two_epochs)[0].data["data/krippendorff_alpha"]
     page = page_of(two_epochs)
