@@ -47,8 +47,8 @@ class ModelConfig(Section):
     """Weights and network arithmetic, the same when sampling and training (autocast below float32). The adapter stays
     float32; log-probs are float32 means and float64 sums whatever this is."""
     compile: Literal["none", "blocks"] = frozen_by("run", "none")
-    """blocks: the UNet's repeated blocks through torch.compile, which takes minutes once a process and pays on long
-    epochs; none: as it is."""
+    """blocks: the UNet's repeated blocks through torch.compile, which takes minutes once a process, so for long
+    epochs if for any (measure first: benchmarks/README.md); none: as it is."""
     device: str = frozen_by("free", "auto")
     """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``."""
 
