@@ -134,22 +134,27 @@ def drawing_seconds(image_size: int, held_out: int) -> float:
         side_by_side({"before": list(noise), "after": list(noise)}, [""] * held_out)
     plot = Panel(title="", x_label="", lines=[Line(name="", x=range(8), y=range(8))])
     panel(plot)
-    first, others = time.perf_counter() - begun, []
-    for _ in range(ROUNDS):  # one alone may meet a garbage collection, and would be counted for all
-        begun = time.perf_counter()
-        panel(plot)
-        others.append(time.perf_counter() - begun)
-    return first + (PANELS - 1) * median(others)
+    first = time.perf_counter() - begun
+    return first + (PANELS - 1) * _median(lambda: panel(plot))
 
 
 def median_seconds(policy: Policy, call: Callable[[], object]) -> float:
-    """Of a few rounds after one that warms up."""
+    """Of a few rounds after one that warms up, each until the device has done it."""
+
+    def done() -> None:
+        call()
+        if policy.device.type == "cuda":
+            torch.cuda.synchronize(policy.device)
+
+    return _median(done)
+
+
+def _median(call: Callable[[], object]) -> float:
+    """One round alone may meet a garbage collection; the first warms up."""
     times = []
     for _ in range(ROUNDS + 1):
         begun = time.perf_counter()
         call()
-        if policy.device.type == "cuda":
-            torch.cuda.synchronize(policy.device)
         times.append(time.perf_counter() - begun)
     return median(times[1:])
 

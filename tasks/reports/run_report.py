@@ -215,7 +215,7 @@ def _facts(context: EpochContext, epochs: Sequence[EpochHistory]) -> Iterator[tu
         configuration.model.path + (f" at {configuration.model.revision}" if configuration.model.revision else ""),
     )
     yield "its digest", info["model_digest"]
-    yield "digest of what decided it", trained_digest(epochs[-1])
+    yield "configuration digest", trained_digest(epochs[-1])
     yield (
         "sampling",
         f"T {sampling.num_inference_steps}, η {sampling.eta:g}, w {sampling.guidance_scale:g}, k {sampling.group_size}",
