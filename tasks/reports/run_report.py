@@ -126,7 +126,8 @@ def _grid(epochs: Sequence[EpochHistory]) -> str:
     some = [
         epochs[place] for place in np.unique(np.linspace(0, len(epochs) - 1, min(ROWS - 1, len(epochs))).astype(int))
     ]
-    rows = {"start": _kept(epochs[0], "before")} | {
+    start = "start" if epochs[0].number == 0 else f"epoch {epochs[0].number}'s start"
+    rows = {start: _kept(epochs[0], "before")} | {
         f"epoch {epoch.number}" if len(epochs) > 1 else "after": _kept(epoch, "after") for epoch in some
     }
     rows = {name: images for name, images in rows.items() if images}
