@@ -12,7 +12,7 @@ from typing import Any
 
 from d3po_core.errors import ModelError
 
-__all__ = ["PARTS", "copy_pipeline", "locate", "model_digest", "read_json"]
+__all__ = ["PARTS", "copy_pipeline", "hub_commit", "locate", "model_digest", "read_json"]
 
 PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "scheduler": (("scheduler_config.json",),),
@@ -91,6 +91,11 @@ def _fetch(path: str, revision: str | None) -> Path:
             f"model.path is {path!r}: there is no such folder here, and the hub did not give it as an id "
             f"({type(problem).__name__}: {str(problem).splitlines()[0]}). Correct model.path, or log in to the hub."
         ) from problem
+
+
+def hub_commit(path: str, revision: str | None = None) -> str | None:
+    """The commit that a hub id and revision stand for now, by the hub's cache, which names folders by it; a folder has none."""
+    return None if Path(path).is_dir() else locate(path, revision).name
 
 
 def model_digest(path: str, revision: str | None = None) -> str:

@@ -15,7 +15,7 @@ from tasks.config_changes import changed_fields, current_fields
 from tasks.config_reading import parse_configuration, root_and_name
 from tasks.errors import UserError
 
-__all__ = ["EpochContext", "check_model", "create_run", "found_run", "open_run", "planned_context", "run_folder"]
+__all__ = ["EpochContext", "base_model", "check_model", "create_run", "found_run", "open_run", "planned_context", "run_folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,20 +123,28 @@ def open_run(configuration: Configuration) -> Run:
 
 def create_run(configuration: Configuration) -> Run:
     """The run's folder, made on first use and compared with the configuration afterwards."""
-    from d3po_core.model_files import model_digest
+    from d3po_core.model_files import hub_commit, model_digest
 
+    model = configuration.model
     if not Run.exists(configuration.storage.root, configuration.run):
         Run.create(
             configuration.storage.root,
             configuration.run,
             {
                 "configuration": configuration.model_dump(mode="json"),
-                "model_digest": model_digest(configuration.model.path, configuration.model.revision),
+                "model_digest": model_digest(model.path, model.revision),
+                "model_commit": hub_commit(model.path, model.revision),
             },
         )
     run = open_run(configuration)
     check_model(configuration, run)
     return run
+
+
+def base_model(context: EpochContext) -> tuple[str, str | None]:
+    """The base model's folder or hub id, and the hub's commit that the run began with; a folder has none."""
+    model = context.configuration.model
+    return model.path, context.run.info.get("model_commit") or model.revision
 
 
 def check_model(configuration: Configuration, run: Run) -> None:

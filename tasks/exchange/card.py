@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d3po_core.objectives.specs import spec_of
-from tasks.context import EpochContext
+from tasks.context import EpochContext, base_model
 from tasks.reports.history import (
     EpochHistory,
     history_of,
@@ -36,13 +36,13 @@ def card_files(context: EpochContext, merged: bool = False) -> dict[str, bytes]:
 
 def _card(context: EpochContext, epochs: Sequence[EpochHistory], merged: bool, curves: bool) -> str:
     configuration, last = context.configuration, epochs[-1]
-    model, sampling, lora = configuration.model, configuration.sampling, configuration.lora
-    revision = f" at `{model.revision}`" if model.revision else ""
-    base = f"{model.path}{f'@{model.revision}' if model.revision else ''}"
+    sampling, lora = configuration.sampling, configuration.lora
+    model, commit = base_model(context)
+    base = f"{model}@{commit}" if commit else model
     trained = trained_configuration(last)
     title = spec_of(trained["objective.kind"]).title
     rows = {
-        "base model": f"`{model.path}`{revision}",
+        "base model": f"`{model}`" + (f" at `{commit}`" if commit else ""),
         "digest of the base model": f"`{context.run.info['model_digest']}`",
         "rank, alpha, modules": f"{lora.rank}, {lora.alpha:g}, {', '.join(lora.target_modules)}",
         "judged by": judged_by(epochs),
@@ -58,10 +58,11 @@ def _card(context: EpochContext, epochs: Sequence[EpochHistory], merged: bool, c
         "run id, seal": f"`{context.run.info['run_id']}`, `{last.seal}`",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    arguments = f'"{model}", revision="{commit}"' if commit else f'"{model}"'
     load = (
         'pipe = StableDiffusionPipeline.from_pretrained("this folder")'
         if merged
-        else f'pipe = StableDiffusionPipeline.from_pretrained("{model.path}")\n    pipe.load_lora_weights("this folder")'
+        else f'pipe = StableDiffusionPipeline.from_pretrained({arguments})\n    pipe.load_lora_weights("this folder")'
     )
     kind = "The whole pipeline with a LoRA adapter inside its weights," if merged else "A LoRA adapter"
     thread = (
@@ -71,7 +72,7 @@ def _card(context: EpochContext, epochs: Sequence[EpochHistory], merged: bool, c
     )
     picture = f"\n![Objectives and training over the epochs]({CURVES})\n" if curves else ""
     return f"""---
-base_model: {model.path}
+base_model: {model}
 library_name: diffusers
 tags: [lora, text-to-image, d3po, human-feedback]
 ---

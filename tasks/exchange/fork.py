@@ -114,6 +114,7 @@ def _target(source: EpochContext, wanted: Configuration) -> Run:
     info = {
         "configuration": wanted.model_dump(mode="json"),
         "model_digest": source.run.info["model_digest"],
+        "model_commit": source.run.info.get("model_commit"),
         "forked_from": origin,
     }
     root = wanted.storage.root

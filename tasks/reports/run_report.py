@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from tasks.context import EpochContext, run_folder
+from tasks.context import EpochContext, base_model, run_folder
 from tasks.reports import page
 from tasks.reports.figures import side_by_side
 from tasks.reports.history import (
@@ -211,10 +211,8 @@ def _facts(context: EpochContext, epochs: Sequence[EpochHistory]) -> Iterator[tu
     sampling = configuration.sampling
     yield "run folder", run_folder(configuration)
     yield "run id", info["run_id"]
-    yield (
-        "base model",
-        configuration.model.path + (f" at {configuration.model.revision}" if configuration.model.revision else ""),
-    )
+    model, commit = base_model(context)
+    yield "base model", f"{model} at {commit}" if commit else model
     yield "its digest", info["model_digest"]
     yield "configuration digest", trained_digest(epochs[-1])
     yield (

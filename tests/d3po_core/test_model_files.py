@@ -78,13 +78,13 @@ def test_a_hub_id_is_found_in_the_hubs_cache_and_an_unknown_one_is_a_clear_error
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     script = (
-        "from d3po_core.model_files import locate, model_digest\n"
+        "from d3po_core.model_files import hub_commit, locate, model_digest\n"
         "print(locate('somebody/tiny').name, locate('somebody/tiny', '" + commit + "').name)\n"
-        "print(model_digest('somebody/tiny'))\n"
+        "print(hub_commit('somebody/tiny'), model_digest('somebody/tiny'))\n"
         "locate('somebody/unknown')\n"
     )
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == [commit, commit, model_digest(str(folder))], done.stderr
+    assert done.stdout.split() == [commit, commit, commit, model_digest(str(folder))], done.stderr
     assert "no such folder here, and the hub did not give it" in done.stderr
     assert "Correct model.path" in done.stderr

@@ -53,8 +53,9 @@ def test_kills_at_random_moments_change_nothing(run, child_environment, processe
         child = processes.Process(target=work, args=(run.root, run.name, SHARDS, seed, child_environment, started))
         child.start()
         started.wait(60)
-        # The first kills come early: on a machine that gets faster meanwhile the child would be done before.
-        child.join(moments.uniform(0.0, (0.5 if kills >= 2 else 0.05) * seconds))
+        # The first kills come early: on a machine that gets faster meanwhile the child would be done before. On one
+        # that gets slower the later children would never be done: each has a little longer than the one before it.
+        child.join(moments.uniform(0.0, (0.5 * 1.05**kills if kills >= 2 else 0.05) * seconds))
         if child.exitcode is None:
             child.kill()
             kills += 1

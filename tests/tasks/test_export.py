@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from huggingface_hub import constants
 from PIL import Image
 
 from tasks.context import EpochContext
@@ -18,6 +20,8 @@ from tasks.exchange.export_preferences import PICKAPIC, export_preferences
 from tasks.labels.pull import images_of, judgements_of
 from tasks.reports.history import history_of, trained_digest
 from tasks.training.training_plan import pairs_of
+
+from tests.support.project import Project
 
 from .conftest import Begin, generate_and_judge, judged_by_people, train_and_seal
 
@@ -53,6 +57,24 @@ def test_a_cards_curves_end_with_its_epoch(two_epochs: EpochContext, tmp_path: P
 def test_the_runs_own_card_knows_its_evaluation(two_epochs: EpochContext):
     card = two_epochs.epoch.read_aside("adapter/README.md").decode()
     assert "held-out prompts" in card
+
+
+def test_the_card_names_the_commit_that_a_hub_id_stood_for(
+    begin: Begin, at_home: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The real hub client, offline, over a cache laid out as it lays it out; nobody pinned ``model.revision``."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--somebody--tiny"
+    shutil.copytree(at_home.folder / "model", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    context = train_and_seal(generate_and_judge(begin(model={"path": "somebody/tiny"})))
+    assert context.run.info["model_commit"] == commit
+    card = (export_adapter(context, tmp_path / "adapter") / "README.md").read_text()
+    assert f"| base model | `somebody/tiny` at `{commit}` |" in card
+    assert f'from_pretrained("somebody/tiny", revision="{commit}")' in card
 
 
 # ---- the whole pipeline ------------------------------------------------------------------------------------------------
