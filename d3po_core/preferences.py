@@ -143,7 +143,7 @@ def latest_judgements(
         by_judge[judgement.group_id, judgement.judge].append(judgement)
     counted, contradictions, superseded = [], [], 0
     for key in sorted(by_judge):
-        *earlier, last = sorted(by_judge[key], key=lambda judgement: (_time(judgement.updated_at), judgement.id))
+        *earlier, last = sorted(by_judge[key], key=_moment)
         counted.append(last)
         superseded += len(earlier)
         contradictions += [
@@ -154,9 +154,10 @@ def latest_judgements(
     return counted, superseded, tuple(contradictions)
 
 
-def _time(iso: str) -> datetime:
-    time = datetime.fromisoformat(iso)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+def _moment(judgement: Judgement) -> tuple[datetime, int, str]:
+    """When it was given; of the same time in the order of the numbers that ids end with: ``row:10`` is after ``row:9``."""
+    time = datetime.fromisoformat(judgement.updated_at)
+    return time if time.tzinfo else time.replace(tzinfo=UTC), len(judgement.id), judgement.id
 
 
 def votes_of(judgement: Judgement) -> dict[tuple[str, str], int]:

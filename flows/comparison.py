@@ -56,7 +56,7 @@ def compared(folders: Sequence[str]) -> list[ComparedRun]:
     """Each run's held-out objectives, in the order asked; from the first epoch on that all of them have measured alike.
 
     Raises:
-        UserError: A run has no sealed epoch, its report measured nothing, or other prompts.
+        UserError: A run has no sealed epoch, its report measured nothing, or other prompts; no epoch is common to all.
     """
     found = [_measured(folder) for folder in dict.fromkeys(folders)]
     differing = {path for path in found[0].fields if len({str(one.fields.get(path)) for one in found}) > 1}
@@ -67,8 +67,14 @@ def compared(folders: Sequence[str]) -> list[ComparedRun]:
                 remedy=f"d3po evaluate {found[0].folder} --adapter A={one.folder}:{one.last} …, which measures both on the same",
             )
     # A fork has its epochs from the forked one on, and is compared with what its parent did from there.
-    start = max(min(one.alike) for one in found)
-    return [compare for one in found for compare in _compared(one, start, differing)]
+    common = set.intersection(*(set(one.alike) for one in found))
+    if not common:
+        epochs = ", ".join(f"{one.folder}: {', '.join(map(str, one.alike))}" for one in found)
+        raise UserError(
+            f"the runs have no epoch in common to compare from; measured as each run's last epoch is: {epochs}",
+            remedy=f"d3po evaluate {found[0].folder} --adapter A={found[-1].folder}:{found[-1].last} …, which needs no common start",
+        )
+    return [compare for one in found for compare in _compared(one, min(common), differing)]
 
 
 def draw(runs: Sequence[ComparedRun]) -> dict[str, bytes]:
@@ -153,8 +159,7 @@ def _meaning(report: dict[str, Any], objective: str) -> Any:
     return report.get("objectives", {}).get(objective, unit)
 
 
-def _compared(one: _Measured, start: int, differing: set[str]) -> Iterator[ComparedRun]:
-    first = start if start in one.alike else min(one.alike)
+def _compared(one: _Measured, first: int, differing: set[str]) -> Iterator[ComparedRun]:
     before, after = one.reports[first]["before"], one.last_report["after"]
     for item in one.last_report["comparisons"]:
         name = item["objective"]

@@ -15,7 +15,16 @@ from tasks.config_changes import changed_fields, current_fields
 from tasks.config_reading import parse_configuration, root_and_name
 from tasks.errors import UserError
 
-__all__ = ["EpochContext", "base_model", "check_model", "create_run", "found_run", "open_run", "planned_context", "run_folder"]
+__all__ = [
+    "EpochContext",
+    "base_model",
+    "check_model",
+    "create_run",
+    "found_run",
+    "open_run",
+    "planned_context",
+    "run_folder",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

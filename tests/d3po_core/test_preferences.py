@@ -52,6 +52,12 @@ def test_one_judge_left_right_tie_and_both_bad() -> None:
     assert statistics.metrics()["data/tie_rate"] == 0.5
 
 
+def test_of_the_same_moment_the_later_row_counts() -> None:
+    """Imported rows without a time; by their text ``row:9`` would come after ``row:10``."""
+    pairs, _ = judgements_to_pairs([compare("left", name="row:10"), compare("right", name="row:9")])
+    assert [pair.preferred for pair in pairs] == ["g000000-0"]
+
+
 @pytest.mark.parametrize(
     ("answers", "majority", "soft"),
     [

@@ -101,7 +101,9 @@ def test_a_failure_is_told_once_a_flow_run(project: Project, told: Messages):
 def test_a_killed_process_is_told_by_its_worker(project: Project, told: Messages):
     config = configuration(project, "crashed")
     project.prefect("deployment", "run", "epoch/epoch", "-p", f"config={config}").good()
-    until(lambda: list((project.epoch("crashed") / "bindings").glob("*.json")), 240, "the flow run's binding", every=0.02)
+    until(
+        lambda: list((project.epoch("crashed") / "bindings").glob("*.json")), 240, "the flow run's binding", every=0.02
+    )
     for process in psutil.process_iter(["cmdline", "cwd"]):
         if process.info["cwd"] == str(project.folder) and "prefect.engine" in (process.info["cmdline"] or []):
             process.kill()

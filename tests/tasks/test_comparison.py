@@ -7,12 +7,13 @@ import pytest
 
 from flows.comparison import compared, draw
 from flows.report_command import describe
+from tasks.config import Configuration
 from tasks.context import EpochContext, run_folder
 from tasks.errors import UserError
 from tasks.exchange.fork import fork
 from tasks.reports.report import report
 
-from .conftest import train_and_seal, with_fields
+from .conftest import context_of, generate_and_judge, train_and_seal, with_fields
 
 
 @pytest.fixture
@@ -59,6 +60,17 @@ def test_an_objective_that_meant_something_else_is_not_subtracted(two_epochs: Ep
         assert [one.row[1] for one in compared([run_folder(two_epochs.configuration)])] == ["1"]
     finally:
         first.write_aside("report/evaluation.json", json.dumps(written).encode())
+
+
+def test_runs_without_a_common_start_are_not_compared(forked: EpochContext, tmp_path: Path):
+    """One has the second epoch alone, the other the first."""
+    values = forked.configuration.model_dump(mode="json") | {"run": "short"}
+    values["storage"]["root"] = str(tmp_path / "runs")
+    short = train_and_seal(generate_and_judge(context_of(Configuration.model_validate(values), 0)))
+    report.fn(short)
+    with pytest.raises(UserError, match=r"no epoch in common .*: 1, .*short: 0\n") as raised:
+        compared([run_folder(forked.configuration), run_folder(short.configuration)])
+    assert "d3po evaluate" in raised.value.remedy
 
 
 def test_other_prompts_are_not_compared(two_epochs: EpochContext, forked: EpochContext, tmp_path: Path):

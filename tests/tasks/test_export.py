@@ -20,7 +20,6 @@ from tasks.exchange.export_preferences import PICKAPIC, export_preferences
 from tasks.labels.pull import images_of, judgements_of
 from tasks.reports.history import history_of, trained_digest
 from tasks.training.training_plan import pairs_of
-
 from tests.support.project import Project
 
 from .conftest import Begin, generate_and_judge, judged_by_people, train_and_seal
