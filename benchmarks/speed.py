@@ -1,7 +1,8 @@
 """The product against the published loop and against the floor, in one run, alternating; medians.
 
     python -m benchmarks.speed --rounds 5 --out benchmarks/speed.json
-    python -m benchmarks.speed --only sweep --model.compile blocks    # or --model.dtype bfloat16: an evaluation's time
+    python -m benchmarks.speed --only sweep --model.dtype bfloat16    # an evaluation's time
+    python -m benchmarks.speed --only sweep --sizes 64 --model.compile blocks
 
 Each round does the three one after the other, so that whatever else the machine does meets all of them alike; the
 ratios are medians over rounds of a round's own ratios. The product's training is the training process's own function
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.floor import Best, laid_out, sampling_floor, sweep, training_floor
+from benchmarks.floor import SIZES, Best, laid_out, sampling_floor, sweep, training_floor
 from benchmarks.opponent import Opponent, sample
 from benchmarks.prepared import copied, planned, prepared
 from d3po_core.policy import Policy
@@ -38,6 +39,7 @@ CASES = {
     "k = 2": {"size": 2, "groups": 16, "screen": "compare", "groups_per_step": 4},
     "k = 7, 3 marked": {"size": 7, "groups": 6, "screen": "mark", "groups_per_step": 4},
     "k = 2, an optimizer step per pair": {"size": 2, "groups": 16, "screen": "compare", "groups_per_step": 1},
+    "k = 7, 3 marked, an optimizer step per group": {"size": 7, "groups": 6, "screen": "mark", "groups_per_step": 1},
     "k = 2, 5 of 20 transitions": {
         **{"size": 2, "groups": 16, "screen": "compare", "groups_per_step": 4},
         "transitions_per_trajectory": 5,
@@ -194,10 +196,11 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["sweep", "sampling", *CASES])
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="the batches that the sweep tries")
     parser.add_argument("--out", type=Path)
     arguments, overrides = parser.parse_known_args()
     policy = policy_for(load_configuration(arguments.config, overrides))
-    bests = {train: sweep(policy, train) for train in (True, False)}
+    bests = {train: sweep(policy, train, arguments.sizes) for train in (True, False)}
     found: dict[str, Any] = {
         f"sweep, {what}, ms an evaluation": bests[train].milliseconds
         for train, what in ((True, "training"), (False, "sampling"))
