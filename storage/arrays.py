@@ -1,6 +1,6 @@
 """The records that shards are written from and read into: numpy arrays with their shapes and their checks.
 
-Letters: n trajectories, T denoising steps, S chosen ones, C × H × W latents.
+Letters: n trajectories, T denoising steps, C × H × W latents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STORED_DTYPES", "TrajectoryArrays", "TransitionArrays", "problem_of"]
+__all__ = ["STORED_DTYPES", "TrajectoryArrays", "problem_of"]
 
 STORED_DTYPES = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}
 """How each latent dtype lies in an array: numpy and zarr know no bfloat16."""
@@ -62,27 +62,6 @@ class TrajectoryArrays:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TransitionArrays:
-    """Chosen transitions (x_t → x_{t-1}) of trajectories; S steps of each."""
-
-    ids: tuple[str, ...]
-    """[n] trajectory ids."""
-    steps: tuple[int, ...]
-    """[S] the step's place in the trajectory, 0 for the one that starts at x_T."""
-    states: NDArray[Any]
-    """[n, S, C, H, W] x_t, bfloat16 as a uint16 view."""
-    actions: NDArray[Any]
-    """[n, S, C, H, W] x_{t-1}, likewise."""
-    latents_dtype: str
-    log_prob: NDArray[Any]
-    """[n, S] float64."""
-    timesteps: NDArray[Any]
-    """[S] int64."""
-    trainable: NDArray[Any]
-    """[S] bool."""
 
 
 def problem_of(arrays: TrajectoryArrays) -> str | None:

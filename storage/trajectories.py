@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from storage.arrays import TrajectoryArrays, TransitionArrays, problem_of
+from storage.arrays import TrajectoryArrays, problem_of
 from storage.digests import content_digest, image_digest, merge_digests
 from storage.errors import CorruptDataError, MissingDataError
 from storage.files import digest_file
@@ -25,13 +25,12 @@ from storage.zarr_arrays import open_group, read_array, texts, write_array
 __all__ = [
     "PROMPTS_FORMAT",
     "TRAJECTORIES_FORMAT",
+    "StoredShard",
     "TrajectoryArrays",
-    "TransitionArrays",
     "content_digest",
     "image_digest",
     "read_prompts",
     "read_shard",
-    "read_transitions",
     "write_prompts",
     "write_shard",
 ]
@@ -82,80 +81,71 @@ def write_shard(path: Path, arrays: TrajectoryArrays, images: NDArray[Any] | Non
     return content
 
 
-def read_shard(path: Path, ids: Sequence[str] | None = None) -> TrajectoryArrays:
-    """The trajectories of a shard.
+class StoredShard:
+    """A shard that is opened once and read often: what is small of it is kept, its latents are read when asked for.
 
     Args:
         path: The shard's folder, as ``Epoch.fetch`` gives it.
-        ids: Which, in this order; all of them by default.
 
     Raises:
-        MissingDataError: A file is gone, or an id is not in this shard.
-        CorruptDataError: A chunk's checksum is wrong, a latent is NaN, or the parts do not fit each other.
+        MissingDataError: A file is gone.
+        CorruptDataError: A chunk's checksum is wrong, or the parts do not fit each other.
         UnknownFormatError: Another version of the programme wrote it.
     """
-    group = open_group(path / TRAJECTORIES_FILE, TRAJECTORIES_FORMAT)
-    stored = texts(group, "trajectory_ids")
-    table = {row["trajectory_id"]: row for row in read_rows(path / GROUPS_FILE, GROUPS)}
-    if list(table) != stored:
-        raise CorruptDataError(
-            f"{path}: {GROUPS_FILE} and {TRAJECTORIES_FILE} name other trajectories", remedy_for(path)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._group = open_group(path / TRAJECTORIES_FILE, TRAJECTORIES_FORMAT)
+        self.ids = tuple(texts(self._group, "trajectory_ids"))
+        self._row_of = {id_: row for row, id_ in enumerate(self.ids)}
+        self._table = read_rows(path / GROUPS_FILE, GROUPS)
+        if [row["trajectory_id"] for row in self._table] != list(self.ids):
+            raise CorruptDataError(
+                f"{path}: {GROUPS_FILE} and {TRAJECTORIES_FILE} name other trajectories", remedy_for(path)
+            )
+        self._log_prob, self._timesteps, self._trainable = (
+            read_array(self._group, name) for name in ("log_prob", "timesteps", "trainable")
         )
-    wanted = stored if ids is None else list(ids)
-    unknown = sorted(set(wanted) - set(stored))
-    if unknown:
-        raise MissingDataError(
-            f"{path} has no trajectories {unknown[:8]}; it has {stored[0]} … {stored[-1]}", remedy_for(path)
-        )
-    rows = [stored.index(id_) for id_ in wanted]
-    try:
-        arrays = TrajectoryArrays(
-            ids=tuple(wanted),
-            group_ids=tuple(table[id_]["group_id"] for id_ in wanted),
-            prompts=tuple(table[id_]["prompt"] for id_ in wanted),
-            latents=read_array(group, "latents", rows),
-            latents_dtype=str(group.attrs["latents_dtype"]),
-            log_prob=read_array(group, "log_prob", rows),
-            timesteps=read_array(group, "timesteps"),
-            trainable=read_array(group, "trainable"),
-            seeds={id_: table[id_]["seeds"] for id_ in wanted if table[id_]["seeds"] is not None},
-        )
-    except CorruptDataError:
-        raise
-    except ValueError as error:
-        raise CorruptDataError(f"{path / TRAJECTORIES_FILE}: {error}", remedy_for(path)) from None
-    if problem := problem_of(arrays):
-        raise CorruptDataError(f"{path / TRAJECTORIES_FILE}: {problem}", remedy_for(path))
-    return arrays
+
+    def read(self, ids: Sequence[str] | None = None) -> TrajectoryArrays:
+        """Trajectories in this order; all of them by default.
+
+        Raises:
+            MissingDataError: An id is not in this shard, or the latents are gone.
+            CorruptDataError: A chunk's checksum is wrong, a latent is NaN, or the parts do not fit each other.
+        """
+        wanted = self.ids if ids is None else tuple(ids)
+        if unknown := sorted(set(wanted) - self._row_of.keys()):
+            raise MissingDataError(
+                f"{self._path} has no trajectories {unknown[:8]}; it has {self.ids[0]} … {self.ids[-1]}",
+                remedy_for(self._path),
+            )
+        rows = [self._row_of[id_] for id_ in wanted]
+        described = [self._table[row] for row in rows]
+        try:
+            arrays = TrajectoryArrays(
+                ids=wanted,
+                group_ids=tuple(row["group_id"] for row in described),
+                prompts=tuple(row["prompt"] for row in described),
+                latents=read_array(self._group, "latents", rows),
+                latents_dtype=str(self._group.attrs["latents_dtype"]),
+                log_prob=self._log_prob[rows],
+                timesteps=self._timesteps,
+                trainable=self._trainable,
+                seeds={row["trajectory_id"]: row["seeds"] for row in described if row["seeds"] is not None},
+            )
+        except CorruptDataError:
+            raise
+        except (ValueError, IndexError) as error:
+            raise CorruptDataError(f"{self._path / TRAJECTORIES_FILE}: {error}", remedy_for(self._path)) from None
+        if problem := problem_of(arrays):
+            raise CorruptDataError(f"{self._path / TRAJECTORIES_FILE}: {problem}", remedy_for(self._path))
+        return arrays
 
 
-def read_transitions(path: Path, steps: Sequence[int], ids: Sequence[str] | None = None) -> TransitionArrays:
-    """Chosen transitions of a shard's trajectories; raises as ``read_shard`` does.
-
-    Whole trajectories are read, as a trajectory is one chunk.
-
-    Args:
-        path: The shard's folder.
-        steps: [S] places in the trajectory, 0 … T-1.
-        ids: Which trajectories, in this order; all of them by default.
-
-    Raises:
-        ValueError: A step is outside of the trajectory.
-    """
-    whole = read_shard(path, ids)
-    chosen = np.asarray(steps, dtype=np.int64)
-    if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(whole.timesteps)):
-        raise ValueError(f"Steps are 0 … {len(whole.timesteps) - 1}, got {list(steps)}")
-    return TransitionArrays(
-        ids=whole.ids,
-        steps=tuple(int(step) for step in chosen),
-        states=whole.latents[:, chosen],
-        actions=whole.latents[:, chosen + 1],
-        latents_dtype=whole.latents_dtype,
-        log_prob=whole.log_prob[:, chosen],
-        timesteps=whole.timesteps[chosen],
-        trainable=whole.trainable[chosen],
-    )
+def read_shard(path: Path, ids: Sequence[str] | None = None) -> TrajectoryArrays:
+    """The trajectories of a shard, all or these in this order; raises as ``StoredShard`` does."""
+    return StoredShard(path).read(ids)
 
 
 def write_prompts(path: Path, prompts: Sequence[str], embeds: NDArray[Any]) -> dict[str, str]:

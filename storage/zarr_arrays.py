@@ -78,15 +78,23 @@ def read_array(group: zarr.Group, name: str, rows: Sequence[int] | None = None) 
                 f"{stored} is missing or empty; zarr would read it as {array.fill_value} without a word",
                 remedy_for(where),
             )
-        if rows is None:
-            return np.asarray(array[...])
-        if list(rows) == list(range(rows[0], rows[0] + len(rows))):
-            return np.asarray(array[rows[0] : rows[0] + len(rows)])
-        return np.asarray(array.oindex[np.asarray(rows)])
+        return np.asarray(array[...]) if rows is None else _rows_of(array, np.asarray(rows))
     except KeyError:
         raise MissingDataError(f"{where} has no array {name!r}", remedy_for(where)) from None
     except (ValueError, TypeError, RuntimeError) as error:
         raise CorruptDataError(f"{where / name} cannot be read: {error}", remedy_for(where)) from None
+
+
+def _rows_of(array: zarr.Array, rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows that stand next to one another are read together. zarr's own ``oindex`` takes an index for each element."""
+    if array.shards is None:
+        return np.asarray(array[...])[rows]
+    values = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    places = np.argsort(rows, kind="stable")
+    for together in np.split(places, np.flatnonzero(np.diff(rows[places]) != 1) + 1):
+        first = int(rows[together[0]])
+        values[together] = array[first : first + len(together)]
+    return values
 
 
 def texts(group: zarr.Group, name: str) -> list[str]:

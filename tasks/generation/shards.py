@@ -72,9 +72,9 @@ def commit_shard(
     return commit
 
 
-def prompt_embeds(epoch: Epoch, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Stored prompt embeddings, [L, D] float32 each; only these are read."""
-    stored = read_prompts(epoch.fetch(epoch.latest("prompts")), sorted(set(prompts)))
+def prompt_embeds(epoch: Epoch, prompts: Sequence[str], commit: Commit | None = None) -> dict[str, torch.Tensor]:
+    """Stored prompt embeddings, [L, D] float32 each; only these are read, from the commit that counts if none is given."""
+    stored = read_prompts(epoch.fetch(commit or epoch.latest("prompts")), sorted(set(prompts)))
     return {prompt: torch.from_numpy(np.array(embeds)) for prompt, embeds in stored.items()}
 
 

@@ -2,17 +2,21 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
+from functools import lru_cache
 
 import torch
 
 from d3po_core.records import Trajectories
+from storage.commits import Commit
 from storage.layout import GROUPS_FILE, TRAJECTORIES_FILE
-from storage.trajectories import TrajectoryArrays, read_shard
+from storage.trajectories import StoredShard, TrajectoryArrays
 from tasks.context import EpochContext
 from tasks.generation.shards import prompt_embeds
 
 __all__ = ["StoredTrajectories"]
+
+OPEN_SHARDS = 256
+"""Whose tables are kept, some ten kilobytes each: opening a shard takes longer than reading a few rows of it."""
 
 
 class StoredTrajectories:
@@ -20,11 +24,13 @@ class StoredTrajectories:
 
     def __init__(self, context: EpochContext) -> None:
         self._epoch = context.epoch
+        self._commits = context.epoch.commit_numbers()
         self._shard_of = {
             group: name for name, batches in context.plan["shards"].items() for batch in batches for group in batch
         }
         self._group_size = context.configuration.sampling.group_size
         self._groups = context.groups()
+        self._shard = lru_cache(OPEN_SHARDS)(self._opened)
 
     def read(self, group_ids: Sequence[str]) -> Trajectories:
         """The trajectories of these groups, in the order asked, without images."""
@@ -33,22 +39,26 @@ class StoredTrajectories:
             by_shard.setdefault(self._shard_of[group_id], []).extend(
                 self._groups[group_id].trajectory_ids(self._group_size)
             )
-        parts = [read_shard(self._arrays(name), ids=ids) for name, ids in by_shard.items()]
+        parts = [self._shard(name).read(ids) for name, ids in by_shard.items()]
         together = _joined(parts)
         order = [id for group_id in group_ids for id in self._groups[group_id].trajectory_ids(self._group_size)]
         place = {id: row for row, id in enumerate(together.ids)}
         return together.select([place[id] for id in order])
 
-    def _arrays(self, name: str) -> Path:
-        """A shard's folder with what training needs of it verified: its pictures need not be read."""
-        commit = self._epoch.latest(name)
-        self._epoch.fetch(commit, GROUPS_FILE)
-        return self._epoch.fetch(commit, TRAJECTORIES_FILE).parent
-
     def prompt_embeds(self, prompts: Sequence[str]) -> torch.Tensor:
         """[len(prompts), L, D] float32."""
-        embeds = prompt_embeds(self._epoch, prompts)
+        embeds = prompt_embeds(self._epoch, prompts, self._commit("prompts"))
         return torch.stack([embeds[prompt] for prompt in prompts])
+
+    def _opened(self, name: str) -> StoredShard:
+        """A shard with what training needs of it verified: its pictures need not be read."""
+        commit = self._commit(name)
+        self._epoch.fetch(commit, GROUPS_FILE)
+        return StoredShard(self._epoch.fetch(commit, TRAJECTORIES_FILE).parent)
+
+    def _commit(self, name: str) -> Commit:
+        """The one that counted when this began: listing a large epoch's commits at every step takes longer than reading."""
+        return self._epoch.read_commit(name, self._commits.get(name, [1])[-1])
 
 
 def _joined(parts: Sequence[TrajectoryArrays]) -> Trajectories:
