@@ -193,7 +193,8 @@ def _pair(key: ImagePair, ballot: list[int], votes: str, believed: float | None)
     if count[0] == total:
         return None
     share = (count[1] + count[0] / 2) / total if believed is None else believed
-    preferred, dispreferred, vote = (first, second, 1) if share >= 0.5 else (second, first, -1)
+    ahead = share - 0.5 or count[1] - count[-1]
+    preferred, dispreferred, vote = (first, second, 1) if ahead >= 0 else (second, first, -1)
     if votes == "majority" and 2 * count[vote] <= total:
         return None
     return Pair(

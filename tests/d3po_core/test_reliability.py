@@ -82,6 +82,46 @@ def test_targets_are_as_sure_as_they_are_right() -> None:
         assert right(some) == pytest.approx(np.mean([pair.target for pair in some]), abs=0.05)
 
 
+def few_shared(groups: int, repeated: float, seed: int) -> list[Judgement]:
+    """One of four judges a group, two in a share of them: what ``labels.repeat_fraction`` makes."""
+    errors = {"user:1": 0.10, "user:2": 0.15, "user:3": 0.20, "user:4": 0.25}
+    rng = np.random.default_rng(seed)
+    said = simulated(groups, errors, per_group=4, seed=seed)
+    return [
+        said[4 * group + judge]
+        for group in range(groups)
+        for judge in rng.permutation(4)[: 1 + int(rng.random() < repeated)]
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("groups", "repeated"), [(128, 0.1), (128, 0.3), (1000, 0.1)])
+def test_a_few_shared_pairs_turn_no_vote_around(groups: int, repeated: float, seed: int) -> None:
+    said = few_shared(groups, repeated, seed)
+    soft, _ = judgements_to_pairs(said, "soft")
+    weighted, _ = judgements_to_pairs(said, "reliability")
+    assert not [
+        pair for pair in weighted if pair.votes_preferred < pair.votes_dispreferred and not pair.votes_preferred
+    ]
+    assert right(weighted) > right(soft) - 0.06
+    assert np.mean([pair.target for pair in weighted]) > 0.7, "and most of what they say is kept"
+
+
+def test_two_who_disagree_once_are_both_believed_in_all_else() -> None:
+    """By the plain model one of them is always right and the other always wrong."""
+    votes = {f"a{item}": {"a": 1 - 2 * (item % 2)} for item in range(29)}
+    votes |= {f"b{item}": {"b": 1 - 2 * (item % 2)} for item in range(19)} | {"both": {"a": 1, "b": -1}}
+    found = dawid_skene(votes)
+    assert found.of_judge["a"] == pytest.approx(found.of_judge["b"])
+    assert found.of_judge["a"] > 0.8
+    assert all(
+        (found.first_better[item] - 0.5) * sum(ballot.values()) > 0.3
+        for item, ballot in votes.items()
+        if len(ballot) == 1
+    )
+    assert found.first_better["both"] == pytest.approx(0.5)
+
+
 def test_one_judge_alone_is_taken_at_their_word() -> None:
     said = simulated(20, {"user:1": 0.3}, per_group=1)
     assert dawid_skene(ballots(said)).of_judge == {}
