@@ -29,7 +29,7 @@ def annotate(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Share of groups answered left without a look; mark: from half to all of the images. "
+            help="Share of groups answered left without a look; mark: of images marked without a look. "
             "Once for all judges, or once each.",
         ),
     ] = None,
@@ -41,10 +41,10 @@ def annotate(
     wait: Annotated[float, typer.Option(help="Seconds to wait until an epoch needs people.")] = 0.0,
 ) -> None:
     """Show where people judge, or (--simulate) judge by objectives through Label Studio's API."""
-    from d3po_core.programmed.judges import expected_accuracy
+    from d3po_core.programmed.judges import expected_accuracy, to_be_marked
     from flows.status import wait_until
     from tasks.context import found_run
-    from tasks.labels.annotate import simulate_annotators
+    from tasks.labels.annotate import MARK_SHARE, simulate_annotators
     from tasks.labels.push import pushed
 
     if wait:
@@ -62,7 +62,9 @@ def annotate(
         stated += f", marking below {mark_below:g}"
     if any(biases):
         stated += f", bias {', '.join(f'{one:g}' for one in biases)}"
-    right = ", ".join(f"{100 * expected_accuracy(error_rate, one):.3g}" for one in biases)
+    size = context.configuration.sampling.group_size
+    leaned = to_be_marked(size, MARK_SHARE) / size if context.configuration.labels.screen == "mark" else 0.5
+    right = ", ".join(f"{100 * expected_accuracy(error_rate, one, leaned):.3g}" for one in biases)
     expected = f"; of 100 answers {right} are expected to be right" if mark_below is None else ""
     console.print(f"{sum(left.values())} annotations by {len(left)} simulated judges ({stated}){expected}")
     _resume_what_is_complete()

@@ -4,7 +4,7 @@ A simulated judge answers from (run seed, epoch, group, judge) and the values al
 how often it is asked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -15,7 +15,7 @@ from d3po_core import noise
 from d3po_core.preferences import better
 from d3po_core.records import Judgement
 
-__all__ = ["SimulatedJudge", "expected_accuracy", "programmed_judgement"]
+__all__ = ["SimulatedJudge", "expected_accuracy", "programmed_judgement", "to_be_marked"]
 
 
 def programmed_judgement(
@@ -49,13 +49,21 @@ def programmed_judgement(
     )
 
 
-def expected_accuracy(error_rate: float, bias: float) -> float:
+def expected_accuracy(error_rate: float, bias: float, leaned: float = 0.5) -> float:
     """The share of right answers that a ``SimulatedJudge`` gives in the long run.
 
-    ``compare``: where one image is better, and as often the left as the right. ``mark``: of the marks, where half of the
-    images are to be marked; a bias of b marks another b of the other half.
+    Args:
+        error_rate: the judge's.
+        bias: the judge's.
+        leaned: how often what the judge leans to is right anyway. ``compare``: half of the time the left image is the
+            better one. ``mark``: the share of the images that are to be marked.
     """
-    return (1 - bias) * (1 - error_rate) + bias / 2
+    return (1 - bias) * (1 - error_rate) + bias * leaned
+
+
+def to_be_marked(images: int, share: float) -> int:
+    """How many of a group's images are its worst ``share``: rounded down, at least one."""
+    return max(1, int(images * share))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +80,8 @@ class SimulatedJudge:
     error_rate: float = 0.0
     """Share of the answers (of the marks) that are given the wrong way round, in [0, 1]."""
     bias: float = 0.0
-    """In [0, 1]. ``compare``: the share of the groups that are answered *left* without a look, ties too. ``mark``: how far
-    the judge is on the way from marking the stated share to marking everything."""
+    """In [0, 1]. ``compare``: the share of the groups that are answered *left* without a look, ties too. ``mark``: the share
+    of the images that are marked without a look."""
 
     def __post_init__(self) -> None:
         for name in ("error_rate", "bias"):
@@ -95,9 +103,9 @@ class SimulatedJudge:
         return "left" if (order > 0) != errs else "right"
 
     def mark(self, group_id: str, values: Mapping[str, float | Sequence[float]], share: float = 0.5) -> tuple[str, ...]:
-        """The ids marked bad: the worst ``share`` of the images (rounded down, at least one; more with a bias), each mark
-        flipped in case of an error. The worst are those that most others are better than; equal ones are told apart by
-        id, and nothing is marked where none is better than another.
+        """The ids marked bad: the worst ``share`` of the images (rounded down, at least one), each mark flipped in case of an
+        error, and with a bias others as well. The worst are those that most others are better than; equal ones are told
+        apart by id, and nothing is bad where none is better than another.
 
         Args:
             group_id: the group.
@@ -109,12 +117,8 @@ class SimulatedJudge:
         ids = sorted(values)
         of = {name: _values(values[name]) for name in ids}
         rank = {name: sum(better(of[name], of[other]) for other in ids) for name in ids}
-        marked = share + self.bias * (1 - share)
-        worst = sorted(ids, key=lambda name: (rank[name], name))[: max(1, int(len(ids) * marked))]
-        if not any(rank.values()):
-            worst = []
-        errs = self._generator(group_id).random(len(ids)) < self.error_rate
-        return tuple(name for name, err in zip(ids, errs, strict=True) if (name in worst) != err)
+        worst = sorted(ids, key=lambda name: (rank[name], name))[: to_be_marked(len(ids), share)]
+        return self._marked(group_id, set(worst) if any(rank.values()) else set(), ids)
 
     def mark_below(self, group_id: str, values: Mapping[str, float], threshold: float) -> tuple[str, ...]:
         """The ids marked bad by a standard that stays: what is below ``threshold``, each mark flipped in case of an error.
@@ -126,13 +130,14 @@ class SimulatedJudge:
             values: trajectory id -> value of one objective, higher is better.
             threshold: in the objective's unit.
         """
-        ids, generator = sorted(values), self._generator(group_id)
+        return self._marked(group_id, {name for name in values if values[name] < threshold}, sorted(values))
+
+    def _marked(self, group_id: str, bad: Set[str], ids: Sequence[str]) -> tuple[str, ...]:
+        generator = self._generator(group_id)
         errs, leans = generator.random(len(ids)) < self.error_rate, generator.random(len(ids)) < self.bias
-        bad = [
-            (values[name] < threshold) != bool(err) or bool(lean)
-            for name, err, lean in zip(ids, errs, leans, strict=True)
-        ]
-        return tuple(name for name, marked in zip(ids, bad, strict=True) if marked)
+        return tuple(
+            name for name, err, lean in zip(ids, errs, leans, strict=True) if (name in bad) != bool(err) or lean
+        )
 
     def _generator(self, group_id: str) -> np.random.Generator:
         return noise.generator("judge", run_seed=self.run_seed, epoch=self.epoch, group=group_id, image=self.name)
