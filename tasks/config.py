@@ -34,7 +34,7 @@ OBJECTIVE_NAME = r"[a-z][a-z0-9_]{0,63}"
 
 class PromptsConfig(Section):
     file: str = frozen_by("sampling")
-    """UTF-8 text with one prompt a line, or CSV with a column ``prompt`` (and optionally ``id``)."""
+    """UTF-8 text with one prompt a line, or CSV with a column ``prompt`` (others are left alone)."""
     groups_per_epoch: int = frozen_by("sampling", 16, ge=1)
     """Prompts, hence groups, of one epoch; taken in seeded order, none twice until all were used."""
 

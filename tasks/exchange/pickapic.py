@@ -161,5 +161,11 @@ def _digest(image: Image.Image) -> str:
 
 
 def _time(value: Any) -> str:
-    moment = value if isinstance(value, datetime) else datetime.fromtimestamp(0, UTC)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat(timespec="microseconds")
+    """ISO 8601; rows without a time are of 1970, so that the one furthest down counts as the latest."""
+    if value in (None, ""):
+        value = datetime.fromtimestamp(0, UTC)
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat(timespec="microseconds")
+    except (ValueError, AttributeError):
+        raise _NotUsable(f"its created_at is no time: {value!r}") from None

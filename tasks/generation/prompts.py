@@ -1,6 +1,7 @@
 """Prompt files: reading, checking, and which prompts an epoch takes."""
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,11 +58,12 @@ def epoch_prompts(prompts: Sequence[str], *, seed: int, used: int, count: int) -
 
 
 def _from_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    # Not splitlines(), for which a form feed or a Unicode line separator within a prompt ends it.
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _from_csv(path: Path, text: str) -> list[str]:
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     if "prompt" not in (rows.fieldnames or []):
         raise UserError(
             f"{path} has the columns {', '.join(rows.fieldnames or ['none'])}, expected one named prompt",

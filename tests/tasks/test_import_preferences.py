@@ -153,6 +153,21 @@ def test_rows_about_the_same_two_images_are_judgements_of_one_group(configuratio
     ]
 
 
+def test_times_are_read_as_times_or_as_text(configuration: Configuration, tmp_path: Path):
+    """One person's votes on one pair: the latest counts, wherever it stands."""
+    times = ["2024-05-02 12:00:00", "2024-05-01T12:00:00+00:00", "yesterday", None]
+    rows = [
+        row(user_id=4, created_at=time, label_0=float(place == 0), label_1=float(place != 0))
+        for place, time in enumerate(times)
+    ]
+    done = import_preferences(configuration, write(tmp_path, rows, user_id=pa.int64(), created_at=pa.string()))
+    assert (done.judgements, done.set_aside) == (3, {"its created_at is no time: 'yesterday'": 1})
+    found = judgements_of(context_of(done, configuration))
+    assert [one.updated_at[:10] for one in found] == ["2024-05-02", "2024-05-01", "1970-01-01"]
+    [pair], _ = judgements_to_pairs(found)
+    assert pair.preferred == "g000000-0"
+
+
 BAD = {
     "the caption is missing": {"caption": None},
     "label_0 is not a number from 0 to 1": {"label_0": None},

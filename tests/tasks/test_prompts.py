@@ -25,6 +25,13 @@ def test_csv_with_commas_quotes_and_other_columns(tmp_path: Path):
     assert read_prompts(file) == ['a red, round "thing"', "a star"]
 
 
+def test_what_a_prompt_holds_does_not_end_it(tmp_path: Path):
+    lines = write(tmp_path, "p.txt", "a cat\u2028and a dog\na star\x0b here\n".encode())
+    assert read_prompts(lines) == ["a cat\u2028and a dog", "a star\x0b here"]
+    table = write(tmp_path, "p.csv", b'prompt,id\r\n"a cat\nand a dog",1\r\na star,2\r\n')
+    assert read_prompts(table) == ["a cat\nand a dog", "a star"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
