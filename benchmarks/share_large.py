@@ -3,7 +3,7 @@
     python -m benchmarks.share_large --out benchmarks/share_large.json
 
 Trajectories of its shape (50 steps, latents of 4 × 64 × 64 in bfloat16, images of 512 × 512) are committed and read
-again as training reads them, by the product's own functions. Computing is what the mathematics needs: a guided forward a
+again as training reads them, groups in a shuffled order, by the product's own functions. Computing is what the mathematics needs: a guided forward a
 step to sample, a guided forward and LoRA backward a step to train once; a forward's operations are counted by torch on
 the network's shapes. The share is given for several rates of a device.
 """
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from storage.layout import GROUPS_FILE, TRAJECTORIES_FILE
 from storage.run import Run
-from storage.trajectories import TrajectoryArrays, read_shard, write_shard
+from storage.trajectories import StoredShard, TrajectoryArrays, write_shard
 
 STEPS, LATENT, PIXELS = 50, (4, 64, 64), 512
 SHARD, GROUPS_A_STEP = 32, 8
@@ -66,9 +66,11 @@ def stored(folder: Path) -> tuple[float, float]:
     committed = time.perf_counter()
     again = Run.open(str(folder), "large").epoch(0)
     commit = again.latest("shard-000000")
-    for first in range(0, SHARD, 2 * GROUPS_A_STEP):
-        again.fetch(commit, GROUPS_FILE)
-        read_shard(again.fetch(commit, TRAJECTORIES_FILE).parent, ids=ids[first : first + 2 * GROUPS_A_STEP])
+    again.fetch(commit, GROUPS_FILE)
+    shard = StoredShard(again.fetch(commit, TRAJECTORIES_FILE).parent)
+    groups = noise.permutation(SHARD // 2)
+    for first in range(0, len(groups), GROUPS_A_STEP):
+        shard.read([f"g{group:06d}-{image}" for group in groups[first : first + GROUPS_A_STEP] for image in range(2)])
     read = time.perf_counter()
     return (committed - begun) / SHARD, (read - committed) / SHARD
 

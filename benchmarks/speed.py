@@ -6,7 +6,8 @@
 
 Each round does the three one after the other, so that whatever else the machine does meets all of them alike; the
 ratios are medians over rounds of a round's own ratios. The product's training is the training process's own function
-from reading the store to the committed adapter, its sampling is a shard's from the plan to the commit.
+from reading the store to the committed adapter, its sampling is a shard's from the
+plan, with the prompts' encoding, to the commit.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from d3po_core.policy import Policy
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
+from tasks.generation.generate import write_prompt_embeds
 from tasks.generation.shards import write_generated
 from tasks.policies import policy_for
 from tasks.training import trainer
@@ -130,7 +132,13 @@ def sampling(context: EpochContext, rounds: int, best: Best) -> dict[str, Any]:
 
     def ours() -> Callable[[], None]:
         own = copied(context, Path(tempfile.mkdtemp(dir=Path(context.run.root).parent)))
-        return lambda: [write_generated(own, name) for name in own.plan["shards"]]
+
+        def generated() -> None:
+            write_prompt_embeds(own, supersede=True)
+            for name in own.plan["shards"]:
+                write_generated(own, name)
+
+        return generated
 
     def published(threads: int) -> Callable[[], None]:
         folder = Path(tempfile.mkdtemp(dir=Path(context.run.root).parent))
