@@ -17,7 +17,8 @@ from tasks.config import Configuration
 from tasks.context import found_run, planned_context
 from tasks.errors import UserError
 from tasks.evaluation.names import BASE
-from tasks.exchange.provenance import ADAPTER_FILE
+from tasks.exchange.provenance import ADAPTER_FILE, PROVENANCE, provenance_of
+from tasks.log import logger
 from tasks.policies import policy_for, state_after
 
 __all__ = ["Candidate", "candidates_of", "policy_of"]
@@ -82,10 +83,35 @@ def policy_of(configuration: Configuration, candidate: Candidate, eta: float) ->
 def _adapter(name: str, source: str, expected_model: str) -> Candidate:
     file = Path(source, ADAPTER_FILE)
     if file.is_file():
+        _check_model_of_exported(name, source, expected_model)
         lora, state = read_exported(file)
     else:
         lora, state = _epoch_of_run(name, source, expected_model)
     return Candidate(name=name, source=source, digest=_digest(lora, state), lora=lora, state=state)
+
+
+def _check_model_of_exported(name: str, source: str, expected_model: str) -> None:
+    """By its ``provenance.json``: an adapter's file itself does not say which model it was trained on."""
+    provenance = provenance_of(Path(source)) or {}
+    if "model_digest" not in provenance:
+        # Adapters from elsewhere and of earlier versions; one of another architecture is refused when it is loaded.
+        logger().warning(
+            "--adapter %s=%s: no %s there says which model it was trained on; expected is the evaluation's, %s…; "
+            "d3po export of its run says so",
+            name, source, PROVENANCE, expected_model[:16],
+        )  # fmt: skip
+        return
+    found, folder = provenance["model_digest"], provenance["run_folder"]
+    _refuse_other_model(name, source, "adapter", found, expected_model, folder)
+
+
+def _refuse_other_model(name: str, source: str, what: str, found: str, expected: str, folder: str) -> None:
+    if found != expected:
+        raise UserError(
+            f"--adapter {name}={source}: that {what} has model {found[:16]}…, the evaluation {expected[:16]}…: "
+            "adapters of different models cannot be compared with one base",
+            remedy=f"evaluate with {folder}'s own configuration: d3po evaluate {folder}",
+        )
 
 
 def _epoch_of_run(name: str, source: str, expected_model: str) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
@@ -100,12 +126,7 @@ def _epoch_of_run(name: str, source: str, expected_model: str) -> tuple[LoraConf
             + f"; it has {sealed or 'none'}",
             remedy=f"d3po status {folder}",
         )
-    if run.info["model_digest"] != expected_model:
-        raise UserError(
-            f"--adapter {name}={source}: that run has model {run.info['model_digest'][:16]}…, the evaluation "
-            f"{expected_model[:16]}…: adapters of different models cannot be compared with one base",
-            remedy=f"evaluate with {folder}'s own configuration: d3po evaluate {folder}",
-        )
+    _refuse_other_model(name, source, "run", run.info["model_digest"], expected_model, folder)
     context = planned_context(configuration, run, int(number) if number else sealed[-1])
     return configuration.lora, dict(state_after(context, context.number).lora)
 

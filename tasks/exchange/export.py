@@ -48,6 +48,7 @@ def export_adapter(context: EpochContext, folder: Path) -> Path:
         "run_id": context.run.info["run_id"],
         "epoch": context.number,
         "content_digest": seal["digest"],
+        "model_digest": context.run.info["model_digest"],
         "sha256": file_digest(folder),
         "lora": lora_digest(context, folder),
     }

@@ -3,7 +3,6 @@
 ``audit`` stops at the first thing that does not agree, by raising what names it.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from storage.tables import GROUPS, JUDGEMENTS, PAIRS, read_rows
 from tasks.config import Configuration
 from tasks.context import EpochContext, found_run, planned_context, run_folder
 from tasks.errors import UserError
-from tasks.exchange.provenance import ADAPTER_FILE, PROVENANCE, PROVENANCE_FORMAT, file_digest
+from tasks.exchange.provenance import ADAPTER_FILE, file_digest, provenance_of
 from tasks.labels.voided import VOIDS, voided
 
 __all__ = ["audit"]
@@ -31,17 +30,11 @@ def audit(what: str, moved_to: str | None = None) -> Iterator[str]:
         StorageError: A digest, a file or a link of the chain that does not agree.
         UserError: No run, no sealed epoch, or an adapter that is not its run's.
     """
-    provenance = Path(what, PROVENANCE)
-    if not provenance.is_file():
+    record = provenance_of(Path(what))
+    if record is None:
         configuration, run = found_run(what)
         contexts = [planned_context(configuration, run, number) for number in run.epochs()]
     else:
-        record = json.loads(provenance.read_text())
-        if record.get("format") != PROVENANCE_FORMAT:
-            raise UserError(
-                f"{provenance} has format {record.get('format')!r}, expected {PROVENANCE_FORMAT!r}",
-                remedy="export the adapter again with d3po export",
-            )
         configuration, run = _run_of(what, moved_to or record["run_folder"])
         contexts = [planned_context(configuration, run, number) for number in run.epochs() if number <= record["epoch"]]
         yield from _adapter(contexts[-1], Path(what), record)

@@ -1,6 +1,7 @@
 """Adapters against the pretrained model: an epoch, its export, what is kept, what is made again, what is refused."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,15 +260,36 @@ def test_a_file_that_is_no_adapter(generated_free: Configuration, tmp_path: Path
         candidates_of(generated_free, {"A": str(tmp_path)})
 
 
-def test_an_adapter_of_another_model_is_refused(sealed: EpochContext, adapters: dict, tmp_path: Path):
-    import shutil
-
+@pytest.fixture
+def on_another_model(sealed: EpochContext, tmp_path: Path) -> Configuration:
+    """A model of the same architecture: its adapters load without a word."""
     other = tmp_path / "other-model"
     shutil.copytree(sealed.configuration.model.path, other)
     config = json.loads((other / "vae" / "config.json").read_text())
     (other / "vae" / "config.json").write_text(json.dumps(config | {"scaling_factor": 1.0}))
-    with pytest.raises(UserError, match="adapters of different models"):
-        candidates_of(with_fields(sealed, model={"path": str(other)}).configuration, adapters)
+    return with_fields(sealed, model={"path": str(other)}).configuration
+
+
+def test_an_adapter_of_another_model_is_refused(
+    sealed: EpochContext, adapters: dict, on_another_model: Configuration, tmp_path: Path
+):
+    with pytest.raises(UserError, match=r"that run has model .* adapters of different models"):
+        candidates_of(on_another_model, adapters)
+    folder = export_adapter(sealed, tmp_path / "exported")
+    with pytest.raises(UserError, match=r"that adapter has model .* adapters of different models") as caught:
+        candidates_of(on_another_model, {"A": str(folder)})
+    assert f"d3po evaluate {sealed.run.location}" in caught.value.remedy
+
+
+def test_an_adapter_that_names_no_model_is_taken_with_a_warning(
+    sealed: EpochContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    folder = export_adapter(sealed, tmp_path / "exported")
+    candidates_of(sealed.configuration, {"A": str(folder)})
+    assert "which model it was trained on" not in caplog.text
+    (folder / "provenance.json").unlink()
+    candidates_of(sealed.configuration, {"A": str(folder)})
+    assert f"--adapter A={folder}: no provenance.json there says which model it was trained on" in caplog.text
 
 
 def test_without_held_out_prompts_there_is_nothing_to_evaluate(generated_free: Configuration):
