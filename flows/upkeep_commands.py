@@ -66,9 +66,15 @@ def prune(
     reason: Annotated[str, typer.Option(help="Why, for the record.")],
     epoch: Annotated[int | None, typer.Option("--epoch", help="Only this epoch; all by default.")] = None,
     latents: Annotated[bool, typer.Option("--latents", help="Trajectories of sealed epochs.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Those of sealed epochs and of replaced training attempts.")
+    ] = False,
     abandoned: Annotated[bool, typer.Option("--abandoned", help="Files that no marker names.")] = False,
     superseded: Annotated[
-        bool, typer.Option("--superseded", help="These, and files of commits that a later one replaced.")
+        bool,
+        typer.Option(
+            "--superseded", help="These, and files of commits and training attempts that a later one replaced."
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only listed.")] = False,
 ) -> None:
@@ -77,7 +83,7 @@ def prune(
     from tasks.upkeep.prune import Selection, prunable
     from tasks.upkeep.prune import prune as remove
 
-    selection = Selection(latents=latents, abandoned=abandoned, superseded=superseded)
+    selection = Selection(latents=latents, checkpoints=checkpoints, abandoned=abandoned, superseded=superseded)
     _, opened = found_run(run)
     numbers = opened.epochs() if epoch is None else [selected_context(run, epoch).number]
     if yes:

@@ -44,6 +44,7 @@ __all__ = [
     "report_key",
     "run_location",
     "shard_name",
+    "training_of_checkpoint",
 ]
 
 RUN_FILE = "run.json"
@@ -209,6 +210,12 @@ def commit_key(epoch: int, name: str, number: int) -> str:
 def is_checkpoint(name: str) -> bool:
     """Whether a commit is a training's checkpoint: scaffolding, of which no seal speaks."""
     return _CHECKPOINT.fullmatch(name) is not None
+
+
+def training_of_checkpoint(name: str) -> str | None:
+    """The training attempt that a commit is a checkpoint of; None where it is none."""
+    match = _CHECKPOINT.fullmatch(name)
+    return match["training"] if match else None
 
 
 def parse_commit_key(key: str) -> tuple[str, int] | None:

@@ -11,7 +11,7 @@ from storage.fork import copy_commit
 from storage.heal import scan
 from storage.layout import shard_name
 from storage.manifest import build_seal, environment, verify_epoch
-from storage.prune import abandoned, prune
+from storage.prune import abandoned, checkpoints, prune
 from storage.run import Run
 from storage.trajectories import read_shard
 from tests.storage.samples import commit_epoch, commit_shard, commit_text, tamper, tampered
@@ -185,6 +185,32 @@ def test_an_open_epoch_is_not_pruned(run):
     commit_epoch(run.epoch(0))
     with pytest.raises(StorageError, match="not sealed; its data are still needed"):
         prune(run.epoch(0), "shard-000000", "traj.zarr", "space", "ada")
+
+
+def test_checkpoints_that_no_training_resumes_from_may_go(run):
+    epoch = run.epoch(0)
+    commit_epoch(epoch)
+    own = epoch.latest("train-plan").attempt
+    kept, gone, broken = f"checkpoint-{own}-000010", "checkpoint-00ff00ff-000010", "checkpoint-00ff00ff-000020"
+    for name in (kept, gone, broken):
+        commit_text(epoch, name)
+    tamper(run, f"epochs/0000/commits/{broken}.1.json", "flip")
+    epoch = Run.open(run.root, run.name).epoch(0)
+    assert [commit.name for commit in checkpoints(epoch)] == [gone]
+    with pytest.raises(StorageError, match="not sealed; its data are still needed"):
+        prune(epoch, kept, None, "space", "ada")
+    first = prune(epoch, gone, None, "space", "ada")
+    assert (first.number, dict(first.files)) == (2, {})
+    assert prune(epoch, gone, None, "again", "ada") == first
+    assert not [key for key in run.backend.keys("epochs/0000/training/00ff00ff") if "000010" in key]
+    with pytest.raises(MissingDataError, match=r"was pruned on .* by ada: space"):
+        epoch.fetch(first)
+    assert checkpoints(epoch) == []
+    seal(epoch)
+    assert checkpoints(epoch, replaced=True) == []
+    assert [commit.name for commit in checkpoints(epoch)] == [kept]
+    prune(epoch, kept, None, "space", "ada")
+    assert list(verify_epoch(epoch)) == []
 
 
 def test_only_what_no_commit_counts_on_is_abandoned(sealed):

@@ -1,5 +1,6 @@
 """Space given back on request: listed first, removed with a tombstone, explained to whoever needs it later."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from storage.run import Run
 from tasks.context import EpochContext
 from tasks.exchange.fork import fork
 from tasks.generation.shards import write_generated
+from tasks.training import trainer
 from tasks.training.attempt import training_attempt
 from tasks.training.source import StoredTrajectories
 from tasks.upkeep.heal import heal
@@ -109,11 +111,56 @@ def test_abandoned_and_superseded_files_go_and_nothing_else(at_home: Project, ge
     StoredTrajectories(again(generated)).read(["g000000", "g000005"])
 
 
+def checkpoints_of(context: EpochContext) -> dict[str, int]:
+    """How many there are on disk, by training attempt."""
+    folders = Path(context.run.location, context.epoch_key).glob("training/*/checkpoint-*")
+    return dict(Counter(folder.parent.name for folder in folders))
+
+
+def train(context: EpochContext, retrain: bool = False) -> str:
+    """Train, or train again, by the trainer's own function; the attempt."""
+    (context.run.home / context.epoch_key / "commits" / "train.1.json").unlink(missing_ok=True)
+    attempt = training_attempt(context, retrain).attempt
+    trainer.run(context, attempt)
+    return attempt
+
+
+def test_checkpoints_go_that_no_training_resumes_from(
+    at_home: Project, generated: EpochContext, capsys: pytest.CaptureFixture
+):
+    first, second = train(generated), train(again(generated), retrain=True)
+    there = checkpoints_of(generated)
+    assert min(there[first], there[second]) >= 3
+    listed = prune(at_home, generated, "--checkpoints").good().out
+    assert f"{there[first]} checkpoints of training {first}" in listed
+    assert second not in listed, "the epoch is open: its training may be resumed"
+    assert checkpoints_of(generated) == there
+    assert f"{there[first]} checkpoints of training {first}" in prune(at_home, generated, "--superseded").good().out
+    prune(at_home, generated, "--checkpoints", "--yes").good()
+    assert checkpoints_of(generated) == {second: there[second]}
+    capsys.readouterr()
+    assert train(again(generated)) == second
+    assert f"resuming from checkpoint checkpoint-{second}" in capsys.readouterr().out
+    context = again(generated)
+    context.epoch.create_seal(build_seal(context.epoch, environment()))
+    assert second not in prune(at_home, context, "--superseded").good().out, "it was not replaced"
+    assert f"checkpoints of training {second}" in prune(at_home, context, "--checkpoints", "--yes").good().out
+    assert checkpoints_of(context) == {}
+    assert "nothing of it is there" in prune(at_home, context, "--checkpoints", "--yes").good().out
+    assert "everything agrees" in at_home.verb("audit", context.run.location).good().out
+    assert list(heal(again(context))) == []
+    forked = fork(context.run.location, "forked")
+    assert forked.epoch.latest("pull") is not None
+    tombstone = again(context).epoch.latest(f"checkpoint-{second}-000002")
+    assert (tombstone.number, dict(tombstone.files)) == (2, {})
+    assert tombstone.details["prune_reason"] == "the disk is full"
+
+
 def test_it_is_refused_while_somebody_works_on_the_epoch(at_home: Project, generated: EpochContext):
     with generated.run.lock("epoch-0000"):
         prune(at_home, generated, "--abandoned", "--yes").refused("epoch-0000 of run unit")
 
 
 def test_what_is_meant_has_to_be_said(at_home: Project, sealed: EpochContext):
-    prune(at_home, sealed).refused("nothing was named to be pruned", "--latents, --abandoned or --superseded")
+    prune(at_home, sealed).refused("nothing was named to be pruned", "--latents, --checkpoints, --abandoned or --super")
     prune(at_home, sealed, "--latents", "--epoch", "7").refused("has no epoch 7")
