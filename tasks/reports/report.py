@@ -109,9 +109,15 @@ def _page(context: EpochContext, pictures: dict[str, bytes], comparisons: list[C
     ]
     return page.page(
         f"{context.configuration.run}, epoch {context.number}",
-        " ".join(f"{item}." for item in comparisons) or "No held-out prompts are configured.",
+        " ".join(f"{item}." for item in comparisons) or _why_nothing_is_measured(context),
         [page.tiles(tiles), *shown, page.section("Facts", page.table(("", ""), _facts(context)))],
     )
+
+
+def _why_nothing_is_measured(context: EpochContext) -> str:
+    if context.configuration.evaluation.prompts:
+        return "No objective is configured to measure the held-out images (evaluation.objectives)."
+    return "No held-out prompts are configured."
 
 
 def _keep_held_out(context: EpochContext, before: HeldOut, after: HeldOut) -> None:

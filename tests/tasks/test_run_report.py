@@ -25,6 +25,10 @@ def page_of(context: EpochContext) -> str:
     return context.run.read_report("report.html").decode()
 
 
+def epoch_page_of(context: EpochContext) -> str:
+    return context.epoch.read_aside("report/report.html").decode()
+
+
 def test_it_is_one_file_and_says_what_happened(two_epochs: EpochContext):
     page = page_of(two_epochs)
     assert "<script" not in page
@@ -161,7 +165,19 @@ def test_without_an_evaluation_it_shows_the_rest(begin: Begin):
     assert "Did it get better?" not in page
     assert "6 judgements by jpeg_compressibility" in page
     assert "<h2>Training</h2>" in page
+    assert "No held-out prompts are configured." in epoch_page_of(context)
     assert "Krippendorff" not in page, "a programme does not disagree with itself: no column of dashes"
+
+
+def test_held_out_images_that_no_objective_measures_are_shown(begin: Begin):
+    context = train_and_seal(generate_and_judge(begin(evaluation={"prompts": "prompts.txt", "objectives": []})))
+    report.fn(context)
+    page = epoch_page_of(context)
+    assert "<h2>Before after</h2>" in page
+    assert "No objective is configured to measure the held-out images" in page
+    assert "No held-out prompts" not in page
+    assert "<h2>Before and after</h2>" in page_of(context)
+    assert "Did it get better?" not in page_of(context)
 
 
 def test_epochs_that_are_not_sealed_are_not_in_it(begin: Begin):
