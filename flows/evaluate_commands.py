@@ -87,6 +87,7 @@ def results(
     opened = open_evaluation(evaluation)
     found = pull_blind(opened, number)
     columns = ("candidate", "wins", "losses", "ties", "both bad", "win rate [95 %]", "judgements for it [95 %]")
+    kinds = found["intervals"]
     counts = ("wins", "losses", "ties", "both_bad")
     print_table(
         columns,
@@ -96,6 +97,7 @@ def results(
         ),
     )
     console.print(f"{found['judged']} of {found['comparisons']} comparisons by {found['people']} people")
+    console.print(f"intervals: win rate {kinds['win_rate']}, judgements {kinds['favoured']}")
     console.print(f"page: {opened.location}/evaluation.html")
     if not found["complete"]:
         console.print(f"next: people go on judging at {found['url']}, then the same command again")

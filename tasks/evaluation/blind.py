@@ -1,6 +1,6 @@
 """Blind comparisons: two candidates' images of the same prompt and noise, side by side, in Label Studio.
 
-Sides are drawn from the seed and files get random names, both committed before anything is shown: nothing that a person
+Sides are drawn and recorded and files get random names, both committed before anything is shown: nothing that a person
 sees (the address of an image, the order of the comparisons, the project's title) tells whose image it is.
 """
 
@@ -58,7 +58,7 @@ def start_blind(
     """Show two candidates to people; the same two again at the same η are the same project.
 
     Args:
-        configuration: Says where Label Studio finds images, and what annotators read.
+        configuration: Says where Label Studio finds images, and, for a compare screen, what annotators read.
         evaluation: Whose images; they have to be there.
         candidates: Two of its candidates' names.
         people: Distinct people who judge each comparison; 1, or as begun, where it is left out.
@@ -148,7 +148,9 @@ def _new_plan(
 ) -> dict[str, Any]:  # fmt: skip
     settings, labels = body["settings"], configuration.labels
     per_prompt = min(per_prompt, settings["images_per_prompt"])
-    screen = compare_screen(pixelated=labels.pixelated, instructions=labels.instructions)
+    # What tells people how to mark a group's images means nothing over two of them.
+    instructions = labels.instructions if labels.screen == "compare" else ""
+    screen = compare_screen(pixelated=labels.pixelated, instructions=instructions)
     comparisons, owners, orders = {}, {}, {}
     for index, prompt in enumerate(settings["prompts"]):
         for image in group_of(index, prompt).trajectory_ids(per_prompt):

@@ -6,7 +6,7 @@ over the prompts, as images of a prompt go together.
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -29,6 +29,9 @@ from tasks.log import logger
 from tasks.reports.plots import bars
 
 __all__ = ["count", "pull_blind"]
+
+WILSON = "Wilson"
+BOOTSTRAP = "bootstrapped over the prompts"
 
 
 def pull_blind(evaluation: Evaluation, number: int) -> dict[str, Any]:
@@ -93,6 +96,10 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
             }
             for own, other in ((first, second), (second, first))
         },
+        "intervals": {
+            "win_rate": WILSON if _one_a_prompt(blind, votes) else BOOTSTRAP,
+            "favoured": BOOTSTRAP,
+        },
         "comparisons": len(blind.plan.orders),
         "judged": judged,
         "complete": all(len(votes[id]) >= blind.people for id in blind.plan.orders),
@@ -104,9 +111,14 @@ def count(blind: Blind, judgements: Iterable[Judgement]) -> dict[str, Any]:
 
 def _win_rate(blind: Blind, candidate: str, won_by: Mapping[str, str]) -> dict[str, float | None]:
     """The share of comparisons that a candidate won."""
-    if len({blind.prompts[id] for id in won_by}) == len(won_by):
+    if _one_a_prompt(blind, won_by):
         return _share(sum(winner == candidate for winner in won_by.values()), len(won_by))
     return _over_prompts(blind, {id: float(winner == candidate) for id, winner in won_by.items()})
+
+
+def _one_a_prompt(blind: Blind, judged: Collection[str]) -> bool:
+    """Whether each comparison that was judged so far has a prompt of its own, so that they are independent."""
+    return len({blind.prompts[id] for id in judged}) == len(judged)
 
 
 def _favoured(blind: Blind, candidate: str, votes: Mapping[str, list[str]]) -> dict[str, float | None]:

@@ -91,6 +91,8 @@ def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
     for found in blind_results(evaluation):
         pair = " against ".join(found["between"])
         candidates = {name: found["candidates"][name] for name in found["between"]}
+        # Results of earlier versions do not say which intervals they are; `d3po ab results` writes them again.
+        kinds = {what: f", {kind}" for what, kind in found.get("intervals", {}).items()}
         shares = {name: ends(one["win_rate"]) for name, one in candidates.items()}
         header = (
             "candidate",
@@ -98,8 +100,8 @@ def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
             "losses",
             "ties",
             "both bad",
-            "win rate [95 %, Wilson]",
-            "judgements for it [95 %]",
+            f"win rate [95 %{kinds.get('win_rate', '')}]",
+            f"judgements for it [95 %{kinds.get('favoured', '')}]",
         )
         rows = [
             (
@@ -114,10 +116,10 @@ def _blind_sections(evaluation: Evaluation) -> Iterator[str]:
             f"{found['judged']} of {found['comparisons']} comparisons, {found['judgements']} judgements by "
             f"{found['people']} people who could not tell which is which. A win is one of more than half of a "
             f"comparison's judgements; a rate is wins over all judged comparisons. Judgements for "
-            "a candidate are a share of each comparison's, bootstrapped over the comparisons."
+            "a candidate are a share of each comparison's."
             + ("" if found["complete"] else " Not everything is judged yet.")
         )
-        caption = f"{pair}: share of comparisons won, with 95 % intervals (Wilson)."
+        caption = f"{pair}: share of comparisons won, with 95 % intervals{kinds.get('win_rate', '')}."
         yield page.section(
             f"Blind comparison: {pair}",
             page.figure(bars(shares, "win rate", "of all judged comparisons"), "win rates", caption),

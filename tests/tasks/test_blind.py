@@ -1,15 +1,20 @@
 """Blind comparisons through a real Label Studio: what people see tells nothing, and what they said is counted right."""
 
+import hashlib
 import json
 import re
+import secrets
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from d3po_core.records import Judgement
 from d3po_core.statistics import wilson_share
+from storage import evaluation as stored
+from storage.documents import encode
 from storage.evaluation import Evaluation
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
@@ -18,6 +23,7 @@ from tasks.evaluation.blind import Blind, start_blind
 from tasks.evaluation.blind_results import count, pull_blind
 from tasks.evaluation.candidates import candidates_of, policy_of
 from tasks.evaluation.evaluate import evaluate
+from tasks.evaluation.evaluation_page import BLIND_RESULTS_FORMAT, write_page
 from tasks.label_studio.parse import PushPlan
 from tasks.label_studio.screens import compare_screen, result_for
 from tests.support.label_studio import LabelStudioServer
@@ -39,9 +45,13 @@ def configuration(
 
 
 @pytest.fixture
-def evaluation(configuration: Configuration, tmp_path: Path) -> Evaluation:
-    """The pretrained model, and an adapter that says so in its name."""
+def evaluation(configuration: Configuration, tmp_path: Path, request, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    """The pretrained model, and an adapter that says so in its name; its id, which the sides come of, is the test's."""
     import torch
+
+    own = hashlib.sha256(request.node.name.encode()).hexdigest()
+    drawn = SimpleNamespace(token_hex=lambda size: own[:12] if size == 6 else secrets.token_hex(size))
+    monkeypatch.setattr(stored, "secrets", drawn)
 
     policy = policy_of(configuration, candidates_of(configuration, {})[0], 1.0)
     torch.manual_seed(5)
@@ -83,7 +93,8 @@ def test_nothing_that_is_shown_tells_whose_image_it_is(blind: Blind, evaluation:
     assert {(one.status_code, one.headers["content-type"]) for one in answers} == {(200, "image/png")}
 
 
-def test_sides_are_shuffled_and_written_down_before_the_import(blind: Blind, evaluation: Evaluation):
+def test_sides_are_shuffled_and_written_down_before_the_import(blind: Blind, evaluation: Evaluation, request):
+    assert evaluation.settings()["id"] == hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
     first = [blind.owners[order[0]] for order in blind.plan.orders.values()]
     assert set(first) == {"base", "Tuned"}
     for order in blind.plan.orders.values():
@@ -91,6 +102,19 @@ def test_sides_are_shuffled_and_written_down_before_the_import(blind: Blind, eva
     folder = Path(evaluation.location, "blind", "0000")
     assert (folder / "plan.json").stat().st_mtime <= (folder / "push.json").stat().st_mtime
     assert Image.open(folder / "media" / f"{next(iter(blind.owners))}.png").size == (16, 16)
+
+
+def test_instructions_for_marking_are_not_shown_over_two_pictures(
+    configuration: Configuration, evaluation: Evaluation, label_studio: LabelStudioServer, tmp_path: Path
+):
+    fields = configuration.evaluation.model_copy(update={"etas": (1.0, 0.0)})
+    both = evaluate(configuration.model_copy(update={"evaluation": fields}), {"Tuned": str(tmp_path / "adapter")})
+    own, text = compare_screen().instructions, "Look closely."
+    for screen, eta, said in (("mark", 1.0, own), ("compare", 0.0, text)):
+        labels = configuration.labels.model_copy(update={"screen": screen, "instructions": text})
+        blind = start_blind(configuration.model_copy(update={"labels": labels}), both, ("base", "Tuned"), eta=eta)
+        settings = label_studio.request("GET", f"/api/projects/{blind.project}").json()
+        assert settings["expert_instruction"] == said
 
 
 def test_asking_again_is_the_same_project(
@@ -125,6 +149,13 @@ def test_answers_are_counted_for_the_candidate_whose_image_it_was(
     page = evaluation.read("evaluation.html").decode()
     assert "Blind comparison: base against Tuned" in page
     assert "8 of 8 comparisons" in page
+    for said in ("win rate [95 %, Wilson]", "judgements for it [95 %, bootstrapped over the prompts]"):
+        assert said in page
+    results = json.loads(evaluation.read("blind/0000/results.json"))
+    results["intervals"]["win_rate"] = "bootstrapped over the prompts"  # as of several images a prompt
+    evaluation.write("blind/0000/results.json", encode(results, BLIND_RESULTS_FORMAT))
+    write_page(evaluation)
+    assert "Wilson" not in evaluation.read("evaluation.html").decode()
     assert evaluation.read("blind/0000/win-rates.svg").lstrip().startswith(b"<?xml")
     assert evaluation.read("blind/0000/export.json.gz")
 
@@ -208,10 +239,15 @@ def test_more_than_half_of_a_comparisons_judgements_win_it():
 
 def test_images_of_one_prompt_are_not_counted_as_independent():
     said = [judgement("c0", "1", "left"), judgement("c1", "1", "right")]
-    apart = count(blind_on_paper(1), said)["candidates"]["A"]
+    bootstrap = "bootstrapped over the prompts"
+    found = count(blind_on_paper(1), said)
+    apart = found["candidates"]["A"]
+    assert found["intervals"] == {"win_rate": "Wilson", "favoured": bootstrap}
     assert apart["win_rate"] == {"value": 1.0, "low": pytest.approx(0.342, abs=1e-3), "high": 1.0}, "Wilson, 2 of 2"
     paper = blind_on_paper(1)
-    together = count(replace(paper, prompts=dict.fromkeys(paper.prompts, "one")), said)["candidates"]["A"]
+    found = count(replace(paper, prompts=dict.fromkeys(paper.prompts, "one")), said)
+    together = found["candidates"]["A"]
+    assert found["intervals"] == {"win_rate": bootstrap, "favoured": bootstrap}
     for what in ("win_rate", "favoured"):
         assert together[what] == {"value": 1.0, "low": None, "high": None}, "one prompt has no spread"
 
