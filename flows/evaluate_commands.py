@@ -101,6 +101,8 @@ def results(
     console.print(f"page: {opened.location}/evaluation.html")
     if not found["complete"]:
         console.print(f"next: people go on judging at {found['url']}, then the same command again")
+    else:
+        console.print("next: d3po report RUN shows it on the page of the run whose epoch was compared")
 
 
 def _start(

@@ -15,7 +15,7 @@ from storage.backend import open_backend
 from storage.documents import decode, encode, sha256
 from storage.errors import CommitConflictError, CorruptDataError, MissingDataError
 
-__all__ = ["EVALUATION_FORMAT", "Evaluation", "Part", "PartInTheMaking"]
+__all__ = ["EVALUATION_FORMAT", "Evaluation", "Part", "PartInTheMaking", "evaluations_below"]
 
 EVALUATION_FORMAT = "d3po-evaluation-settings/1"
 PART_FORMAT = "d3po-evaluation-part/1"
@@ -166,3 +166,13 @@ class Evaluation:
         body = decode(data, document_format, where, f"restore {where} from a backup, or evaluate under another --name")
         body.pop("format")
         return body
+
+
+def evaluations_below(root: str) -> list[Evaluation]:
+    """The evaluations beside the runs of a folder or S3 prefix, by name."""
+    names = open_backend(f"{root.rstrip('/')}/{layout.EVALUATIONS_FOLDER}").children("")
+    found = []
+    for name in sorted(names):
+        with suppress(ValueError):  # something else, which nobody here named
+            found.append(Evaluation(root, name))
+    return found

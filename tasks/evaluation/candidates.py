@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,6 +37,9 @@ class Candidate:
     lora: LoraConfig | None
     """None for the pretrained model."""
     state: Mapping[str, torch.Tensor] | None
+    run_id: str | None = None
+    """Of the run that trained it, where that is known."""
+    epoch: int | None = None
 
 
 def candidates_of(configuration: Configuration, adapters: Mapping[str, str]) -> list[Candidate]:
@@ -82,27 +86,30 @@ def policy_of(configuration: Configuration, candidate: Candidate, eta: float) ->
 
 def _adapter(name: str, source: str, expected_model: str) -> Candidate:
     file = Path(source, ADAPTER_FILE)
-    if file.is_file():
-        _check_model_of_exported(name, source, expected_model)
-        lora, state = read_exported(file)
-    else:
-        lora, state = _epoch_of_run(name, source, expected_model)
-    return Candidate(name=name, source=source, digest=_digest(lora, state), lora=lora, state=state)
+    if not file.is_file():
+        return _epoch_of_run(name, source, expected_model)
+    provenance = _checked_provenance(name, source, expected_model)
+    lora, state = read_exported(file)
+    return Candidate(
+        name=name, source=source, digest=_digest(lora, state), lora=lora, state=state,
+        run_id=provenance.get("run_id"), epoch=provenance.get("epoch"),
+    )  # fmt: skip
 
 
-def _check_model_of_exported(name: str, source: str, expected_model: str) -> None:
-    """By its ``provenance.json``: an adapter's file itself does not say which model it was trained on."""
+def _checked_provenance(name: str, source: str, expected_model: str) -> dict[str, Any]:
+    """What stands beside an exported adapter, whose file itself does not say which model it was trained on."""
     provenance = provenance_of(Path(source)) or {}
-    if "model_digest" not in provenance:
+    if "model_digest" in provenance:
+        found, folder = provenance["model_digest"], provenance["run_folder"]
+        _refuse_other_model(name, source, "adapter", found, expected_model, folder)
+    else:
         # Adapters from elsewhere and of earlier versions; one of another architecture is refused when it is loaded.
         logger().warning(
             "--adapter %s=%s: no %s there says which model it was trained on; expected is the evaluation's, %s…; "
             "d3po export of its run says so",
             name, source, PROVENANCE, expected_model[:16],
         )  # fmt: skip
-        return
-    found, folder = provenance["model_digest"], provenance["run_folder"]
-    _refuse_other_model(name, source, "adapter", found, expected_model, folder)
+    return provenance
 
 
 def _refuse_other_model(name: str, source: str, what: str, found: str, expected: str, folder: str) -> None:
@@ -114,7 +121,7 @@ def _refuse_other_model(name: str, source: str, what: str, found: str, expected:
         )
 
 
-def _epoch_of_run(name: str, source: str, expected_model: str) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+def _epoch_of_run(name: str, source: str, expected_model: str) -> Candidate:
     folder, colon, number = source.rpartition(":")
     if not colon or not number.isdigit():
         folder, number = source, ""
@@ -128,7 +135,11 @@ def _epoch_of_run(name: str, source: str, expected_model: str) -> tuple[LoraConf
         )
     _refuse_other_model(name, source, "run", run.info["model_digest"], expected_model, folder)
     context = planned_context(configuration, run, int(number) if number else sealed[-1])
-    return configuration.lora, dict(state_after(context, context.number).lora)
+    lora, state = configuration.lora, dict(state_after(context, context.number).lora)
+    return Candidate(
+        name=name, source=source, digest=_digest(lora, state), lora=lora, state=state,
+        run_id=run.run_id, epoch=context.number,
+    )  # fmt: skip
 
 
 def _digest(lora: LoraConfig, state: Mapping[str, torch.Tensor]) -> str:

@@ -108,7 +108,7 @@ def _held_out_prompts(configuration: Configuration) -> list[str]:
 
 
 def _described(candidate: Candidate) -> dict[str, Any]:
-    return {"name": candidate.name, "source": candidate.source, "digest": candidate.digest}
+    return {field: getattr(candidate, field) for field in ("name", "source", "digest", "run_id", "epoch")}
 
 
 def _sheet(

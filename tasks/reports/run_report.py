@@ -8,6 +8,7 @@ from PIL import Image
 
 from tasks.context import EpochContext, base_model, run_folder
 from tasks.reports import page
+from tasks.reports.blind_section import blind_section
 from tasks.reports.figures import side_by_side
 from tasks.reports.history import (
     EpochHistory,
@@ -74,6 +75,7 @@ def _page(context: EpochContext, epochs: Sequence[EpochHistory]) -> bytes:
             "bootstrapped 95 % intervals over the prompts; the change is paired, image by image. The win rate is the share of images "
             "that are better than the start's, of those that differ, with its Wilson interval.",
         ),
+        blind_section(context.run),
         page.section(
             "How far from the pretrained model?",
             page.grid(page.figure(panel(one), one.title) for one in drift_panels(epochs)),

@@ -166,6 +166,10 @@ def test_an_exported_adapter_is_its_epoch(sealed: EpochContext, adapters: dict, 
     again = evaluate(sealed.configuration, {"B": str(folder)}, name="exported")
     for eta in (1.0, 0.0):
         assert np.array_equal(images(again, "B", eta), images(made, "A", eta))
+    for evaluation in (made, again):
+        base, own = results_of(evaluation)["candidates"]
+        assert (base["run_id"], base["epoch"]) == (None, None)
+        assert (own["run_id"], own["epoch"]) == (sealed.run.run_id, 0)
 
 
 def test_an_adapter_of_another_shape_is_loaded_as_it_is(sealed: EpochContext, tmp_path: Path):

@@ -1,6 +1,8 @@
 """A run's report over its epochs: what it says is what is committed, and it stands alone."""
 
 import re
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,11 @@ import pytest
 
 from d3po_core.drift import pixel_distance
 from d3po_core.statistics import wilson_share
+from storage.documents import encode
+from storage.evaluation import Evaluation
 from tasks.artifacts import address_of
 from tasks.context import EpochContext
+from tasks.evaluation.evaluation_page import BLIND_RESULTS_FORMAT, RESULTS_FORMAT
 from tasks.evaluation.held_out import held_out
 from tasks.policies import policy_for, state_after
 from tasks.reports.history import history_of, objective_history, persons_work, trained_digest
@@ -178,6 +183,45 @@ def test_held_out_images_that_no_objective_measures_are_shown(begin: Begin):
     assert "No held-out prompts" not in page
     assert "<h2>Before and after</h2>" in page_of(context)
     assert "Did it get better?" not in page_of(context)
+
+
+@pytest.fixture
+def compared(two_epochs: EpochContext) -> Iterator[Evaluation]:
+    """What an evaluation and its blind comparison of the second epoch with the pretrained model leave."""
+    evaluation = Evaluation(two_epochs.run.root, "compared")
+    candidates = [
+        {"name": "base", "source": "model", "digest": "0", "run_id": None, "epoch": None},
+        {"name": "A", "source": "runs/two-epochs:1", "digest": "1", "run_id": two_epochs.run.run_id, "epoch": 1},
+    ]
+    evaluation.write("evaluation.json", encode({"candidates": candidates}, RESULTS_FORMAT))
+    evaluation.create_blind_plan(0, {"candidates": ["A", "base"], "eta": 0.0})
+    counts = dict.fromkeys(("losses", "ties", "both_bad"), 1)
+    own = counts | {"wins": 7, "win_rate": {"value": 0.7, "low": 0.397, "high": 0.892}}
+    found = {
+        "number": 0, "between": ["base", "A"], "candidates": {"base": counts | {"wins": 1}, "A": own},
+        "judged": 10, "comparisons": 12, "people": 3, "intervals": {"win_rate": "Wilson"},
+    }  # fmt: skip
+    evaluation.write("blind/0000/results.json", encode(found, BLIND_RESULTS_FORMAT))
+    yield evaluation
+    shutil.rmtree(Path(evaluation.location).parent)
+    write_run_report(two_epochs)
+
+
+def test_what_people_said_blind_of_its_epochs_is_in_it(
+    two_epochs: EpochContext, compared: Evaluation, caplog: pytest.LogCaptureFixture
+):
+    assert "Did people prefer it?" not in page_of(two_epochs)
+    write_run_report(two_epochs)
+    page = page_of(two_epochs)
+    for said in (
+        "<h2>Did people prefer it?</h2>", "epoch 1 against base, η = 0", "70.0% [39.7%, 89.2%]", "10 of 12",
+        "95 %, Wilson", "evaluations/compared/evaluation.html",
+    ):  # fmt: skip
+        assert said in page
+    Path(compared.location, "evaluation.json").write_text("{")
+    write_run_report(two_epochs)
+    assert "Did people prefer it?" not in page_of(two_epochs), "what lies beside a run is no reason to fail"
+    assert "left out of the run's report" in caplog.text
 
 
 def test_epochs_that_are_not_sealed_are_not_in_it(begin: Begin):
