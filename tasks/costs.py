@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.config import Configuration
+from tasks.labels.gold import known_answers
 
 __all__ = ["EpochCosts", "epoch_costs"]
 
@@ -21,18 +22,27 @@ class EpochCosts:
 
     images: int
     judgements: int
+    """That settle the groups; the epoch waits for these."""
+    known_answer_judgements: int
+    """Of comparisons with a known answer, shown among the others; the epoch does not wait for them."""
     pairs: int
     """At most: a group without a preference has none."""
     sampling_evaluations: int
     training_evaluations: int
     """With gradient, at most."""
-    passes_without_gradient: int
-    """Beside each of these: a first pass where the objective couples more than a micro-batch holds, the pretrained
-    model's for a KL or for its denoising errors."""
+    busiest_process: float
+    """The share of them that the process with the most has: whole groups of each step are dealt in turn."""
+    first_passes: int
+    """1 where the objective couples more than a micro-batch holds: a pass without gradient beside each evaluation with
+    it, but for the first optimizer step's, whose log-probs are stored."""
+    pretrained_passes: int
+    """The pretrained model's beside each: for a KL, or for its denoising errors."""
     reference_evaluations: int
     """Of the pretrained model's log-probs, from a run's second epoch on."""
     held_out_evaluations: int
     """Before and after."""
+    pretrained_held_out_evaluations: int
+    """The pretrained model's, which the drift is from, where it is not the one before: from a run's second epoch on."""
     optimizer_steps: int
     checkpoints: int
     """At most, the last one included: the adapter and both moments of its optimizer."""
@@ -41,6 +51,11 @@ class EpochCosts:
     """Prompts that are sampled before and after."""
     trajectory_bytes: int
     """Of one trajectory: T+1 latents."""
+
+    @property
+    def passes_without_gradient(self) -> int:
+        """Beside each training evaluation, at most."""
+        return self.first_passes + self.pretrained_passes
 
     @property
     def latents_bytes(self) -> int:
@@ -80,25 +95,51 @@ def epoch_costs(
     # Images that share x_T share the first evaluation.
     saved = size - 1 if sampling.shared_initial_noise else 0
     evaluated = size * steps - saved
-    trained = size * transitions - (
+    # Not every image of a group has won a comparison.
+    learned_from = size - 1 if objective.spec.labels == "preferred" else size
+    trained = learned_from * transitions - (
         0 if training.transitions_per_trajectory or denoising else saved
     )  # a subset may be without it
-    two_passes = objective.spec.couples == "trajectory" or size > (micro_batch or training.micro_batch or size)
+    two_passes = objective.spec.couples == "trajectory" or learned_from > (micro_batch or training.micro_batch or size)
     held = objective.reference == "pretrained"
     optimizer_steps = training.inner_epochs * math.ceil(groups / training.groups_per_step)
     return EpochCosts(
         images=groups * size,
         judgements=groups * labels.judgements_per_group + round(groups * labels.repeat_fraction),
-        pairs=groups * (1 if labels.screen == "compare" else (size // 2) * math.ceil(size / 2)),
+        known_answer_judgements=known_answers(labels, groups) * labels.judgements_per_group,
+        pairs=groups * _pairs_of_a_group(configuration),
         sampling_evaluations=rows * groups * evaluated,
         # Denoising losses are of the prompt's row alone, without guidance.
         training_evaluations=(1 if denoising else rows) * groups * trained * training.inner_epochs,
-        passes_without_gradient=two_passes + bool(objective.kl_weight) + (denoising and held),
+        busiest_process=_busiest_process(
+            groups, training.groups_per_step, configuration.orchestration.training_processes
+        ),
+        first_passes=int(two_passes),
+        pretrained_passes=bool(objective.kl_weight) + (denoising and held),
         reference_evaluations=rows * groups * evaluated if held and not denoising else 0,
         held_out_evaluations=2 * rows * held_out * steps,
+        pretrained_held_out_evaluations=rows * held_out * steps,
         optimizer_steps=optimizer_steps,
         checkpoints=1 + (optimizer_steps - 1) // training.checkpoint_every,
         groups=groups,
         held_out=held_out,
         trajectory_bytes=(steps + 1) * math.prod(latent_shape) * BYTES[sampling.latent_dtype],
     )
+
+
+def _pairs_of_a_group(configuration: Configuration) -> int:
+    """At most."""
+    labels, size = configuration.labels, configuration.sampling.group_size
+    if labels.source == "people" and labels.screen == "compare":
+        return 1
+    one_judge = labels.judgements_per_group == 1 and not labels.repeat_fraction
+    # Marks part a group in two, and so do majorities of them: whoever is better than one image is worse than none. A
+    # programme may put all images in order, and of several people's marks split votes are pairs as well.
+    if labels.source == "people" and (one_judge or configuration.training.votes == "majority"):
+        return (size // 2) * math.ceil(size / 2)
+    return size * (size - 1) // 2
+
+
+def _busiest_process(groups: int, groups_per_step: int, processes: int) -> float:
+    whole, rest = divmod(groups, groups_per_step)
+    return (whole * math.ceil(groups_per_step / processes) + math.ceil(rest / processes)) / groups

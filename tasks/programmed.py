@@ -1,6 +1,8 @@
 """The programmed objectives of this process, by their names in the configuration: each loaded once, when first used."""
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,10 +12,31 @@ from d3po_core.programmed.loading import load_objective
 from tasks.config import Configuration, objective_names
 from tasks.errors import UserError
 
-__all__ = ["definitions", "objective_unit", "programmed_objective", "release", "try_objectives"]
+__all__ = [
+    "ObjectiveTimes",
+    "definitions",
+    "objective_unit",
+    "programmed_objective",
+    "release",
+    "time_objective",
+    "try_objectives",
+]
+
+TIMED_PICTURES = 4
+"""Of a batch that is timed: few, as a picture may take seconds."""
 
 _loaded: dict[str, ProgrammedObjective] = {}
 """By name, section and device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveTimes:
+    """Seconds that a programmed objective takes here."""
+
+    loading: float
+    """Once in a process, until it can say what it thinks of a picture."""
+    picture: float
+    """Of a small batch."""
 
 
 def programmed_objective(configuration: Configuration, name: str) -> ProgrammedObjective:
@@ -64,6 +87,29 @@ def try_objectives(configuration: Configuration, image_size: int, prompt: str) -
         [value] = objective(blank, [prompt], ["blank"])
         yield name, f"{value:.4g} for a blank picture ({objective.unit}, higher is better)"
         release()
+
+
+def time_objective(configuration: Configuration, name: str, image_size: int, prompt: str) -> ObjectiveTimes:
+    """Load one objective, and let it look at one blank picture and at a few more. It is not kept loaded.
+
+    Args:
+        configuration: With its section.
+        name: The objective's.
+        image_size: Height and width of the pictures that the model makes, in pixels.
+        prompt: One of the run's.
+
+    Raises:
+        ObjectiveError: It cannot be loaded, fails, or says no finite number.
+    """
+    blank = np.full((TIMED_PICTURES, image_size, image_size, 3), 127, dtype=np.uint8)
+    begun = time.perf_counter()
+    objective = programmed_objective(configuration, name)
+    objective(blank[:1], [prompt], ["blank"])
+    first = time.perf_counter()
+    objective(blank, [prompt] * TIMED_PICTURES)
+    picture = (time.perf_counter() - first) / TIMED_PICTURES
+    release()
+    return ObjectiveTimes(loading=max(0.0, first - begun - picture), picture=picture)
 
 
 def definitions(configuration: Configuration, names: tuple[str, ...]) -> dict[str, dict | str]:

@@ -38,7 +38,9 @@ class StepTimes:
     """Seconds, each the median of a few rounds after one that warms up."""
 
     sampled_evaluation: float
-    """An image at one denoising step, in a generation batch."""
+    """An image at one denoising step, in a generation batch: without gradient, the adapter in the weights."""
+    unmerged_evaluation: float
+    """An image at one transition, in a micro-batch: without gradient, the adapter beside the weights."""
     decoded_image: float
     """x_0 to pixels."""
     stored_image: float
@@ -75,11 +77,18 @@ def time_steps(policy: Policy, configuration: Configuration, rows: int) -> StepT
         with policy.merged():
             policy.transition(latents, 0, embeds.expand(batch, -1, -1))
 
+    @torch.no_grad()
+    def pass_first() -> None:
+        states = torch.zeros(rows, *policy.latent_shape, dtype=policy.latent_dtype)
+        policy.transition(states, 0, policy.null_embeds.expand(rows, -1, -1))
+
     step, decoding = median_seconds(policy, sample), median_seconds(policy, lambda: policy.decode(latents))
     training = median_seconds(policy, lambda: forward_backward(policy, rows)) / rows
+    unmerged = median_seconds(policy, pass_first) / rows
     peak = _peak(policy)
     return StepTimes(
         sampled_evaluation=step / batch,
+        unmerged_evaluation=unmerged,
         decoded_image=decoding / batch,
         stored_image=median_seconds(policy, lambda: _store(policy, latents)) / batch,
         trained_evaluation=training,

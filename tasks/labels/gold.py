@@ -13,11 +13,12 @@ from pathlib import Path
 from PIL import Image
 
 from d3po_core.noise import generator
+from tasks.config import LabelsConfig
 from tasks.context import EpochContext
 from tasks.errors import UserError
 from tasks.label_studio.parse import KnownAnswer
 
-__all__ = ["GOLD_FOLDER", "GoldRow", "check_gold", "mix_in", "read_gold"]
+__all__ = ["GOLD_FOLDER", "GoldRow", "check_gold", "known_answers", "mix_in", "read_gold"]
 
 GOLD_FOLDER = "gold"
 """Where the push plan keeps the images that were shown."""
@@ -90,6 +91,13 @@ def check_gold(rows: Sequence[GoldRow], image_size: int) -> None:
             )
 
 
+def known_answers(labels: LabelsConfig, groups: int) -> int:
+    """How many comparisons with a known answer are shown among so many groups, for their share of all: at least one."""
+    if labels.gold is None:
+        return 0
+    return max(1, round(groups * labels.gold_fraction / (1 - labels.gold_fraction)))
+
+
 def mix_in(context: EpochContext, folder: Path) -> Mapping[str, KnownAnswer]:
     """The known answers that this epoch shows, their images written to a folder under the ids that people meet.
 
@@ -101,12 +109,11 @@ def mix_in(context: EpochContext, folder: Path) -> Mapping[str, KnownAnswer]:
         return {}
     rows = read_gold(labels.gold, context.configuration.sampling.group_size)
     groups = len(context.groups())
-    wanted = max(1, round(groups * labels.gold_fraction / (1 - labels.gold_fraction)))
     drawn = generator("gold", run_seed=seed, epoch=context.number).permutation(len(rows))
     folder.mkdir()
     return {
         (name := f"g{groups + place:06d}"): _shown(context, name, rows[drawn[place % len(rows)]], folder)
-        for place in range(wanted)
+        for place in range(known_answers(labels, groups))
     }
 
 

@@ -1,10 +1,11 @@
 """Programmed objectives as somebody's own module has them (``kind: python``)."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["brightest", "darkest"]
+__all__ = ["brightest", "darkest", "slow"]
 
 
 def brightest(images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
@@ -14,3 +15,9 @@ def brightest(images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
 
 def darkest(images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
     return -brightest(images, prompts)
+
+
+def slow(images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+    """A fiftieth of a second a picture."""
+    time.sleep(0.02 * len(images))
+    return brightest(images, prompts)
