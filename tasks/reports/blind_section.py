@@ -46,7 +46,7 @@ def blind_section(run: Run) -> str:
     if not results:
         return ""
     rates = {
-        f"{_named(result)}, {result.evaluation.name}/{result.found['number']}": ends(result.own["win_rate"])
+        f"{_named(result)}\n{result.evaluation.name}/{result.found['number']}": ends(result.own["win_rate"])
         for result in results
     }
     header = ("comparison", "wins", "losses", "ties", "both bad", "win rate [95 %]", "judged", "people", "page")
