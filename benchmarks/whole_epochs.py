@@ -1,7 +1,6 @@
 """Whole programmed epochs by the operator's own verb, against a Prefect server of their own."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from flows.service_settings import free_port
 from tasks.config import Configuration
 
 __all__ = ["prefect_server", "started", "written"]
@@ -42,9 +42,7 @@ def started(config: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
 @contextmanager
 def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
     """A Prefect server of this measurement's own; yields the environment that finds it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "PREFECT_HOME": str(folder / "prefect"),

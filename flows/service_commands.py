@@ -62,7 +62,7 @@ def _deploy(found: Services) -> None:
     if stamp.is_file() and stamp.read_text() == digest:
         return
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         raise ServicesError(
             f"the deployments of prefect.yaml could not be made:\n{done.stdout[-2000:]}{done.stderr[-2000:]}",

@@ -3,6 +3,7 @@
 All of it lies in the services' folder; what holds a key is readable by its owner alone.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ __all__ = [
     "ENVIRONMENT_FILE",
     "client_environment",
     "credentials_of",
+    "free_port",
     "keep_settings",
     "label_studio_health",
     "label_studio_url",
@@ -53,7 +55,9 @@ def keep_settings(folder: Path, *, document_root: Path, project: Path) -> dict[s
     if path.exists():
         settings = read_settings(folder)
     else:
-        label_studio_port, prefect_port = _free_ports(2)
+        label_studio_port = prefect_port = free_port()
+        while prefect_port == label_studio_port:
+            prefect_port = free_port()
         settings = {"format": FORMAT, "label_studio_port": label_studio_port, "prefect_port": prefect_port}
     settings |= {"document_root": str(document_root), "project": str(project)}
     temporary = path.with_suffix(".new")
@@ -155,11 +159,17 @@ def prefect_health(settings: dict) -> str:
     return f"{prefect_url(settings)}/api/health"
 
 
-def _free_ports(count: int) -> list[int]:
-    """Held open together, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+def free_port() -> int:
+    """Below the range that the kernel gives out by itself: nobody is given it before its server is up."""
+    while True:
+        port = 15_000 + secrets.randbelow(17_000)
+        with socket.socket() as probe:
+            # As the servers bind themselves: what a connection left in TIME_WAIT is no hindrance.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as problem:
+                if problem.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port

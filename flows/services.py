@@ -48,8 +48,11 @@ __all__ = [
 ]
 
 WORK_POOL = "local"
-START_SECONDS = {"label-studio": 240.0, "prefect-server": 120.0, "prefect-worker": 60.0}
-"""A cold start on busy cores: Label Studio migrates its database for most of a minute."""
+START_SECONDS = {"label-studio": 900.0, "prefect-server": 300.0, "prefect-worker": 180.0}
+"""A cold start on busy cores: on calm ones Label Studio migrates its database for most of a minute.
+
+What ends instead of starting is not waited for so long: supervisord gives it up.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ __all__ = ["Process", "Program", "Supervisor", "leftovers"]
 MARK = "D3PO_SERVICES_FOLDER"
 """In the environment of every process that belongs to a services folder, and of its children."""
 SOCKET_PATH_LIMIT = 100
-RPC_SECONDS = 30.0
+RPC_SECONDS = 120.0
 STOP_SECONDS = 40.0
 
 

@@ -4,12 +4,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.label_studio import LabelStudioServer, running_label_studio
 from tests.support.project import Project, make_project, services_of
 
 LONGEST_FIRST = ("faults", "d3po_core", "flows")
 """Of the processes, the one that begins with ``faults`` installs Label Studio first; the others have work meanwhile."""
+
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

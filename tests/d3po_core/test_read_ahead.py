@@ -18,7 +18,7 @@ def test_the_next_step_is_read_meanwhile_and_no_further() -> None:
     with ReadAhead(read, 2, 5) as reading:
         for number in (2, 3, 4):
             assert reading.take(number) == [number]
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 120
             while begun[-1] != min(number + 1, 4) and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.05)
@@ -31,12 +31,12 @@ def test_it_does_not_wait_for_the_one_who_computes() -> None:
     def read(number: int) -> list:
         if number == 1:
             entered.set()
-            assert go_on.wait(10)
+            assert go_on.wait(120)
         return [number]
 
     with ReadAhead(read, 0, 2) as reading:
         assert reading.take(0) == [0]
-        assert entered.wait(10), "the next is being read while this one would be computed"
+        assert entered.wait(120), "the next is being read while this one would be computed"
         go_on.set()
         assert reading.take(1) == [1]
 

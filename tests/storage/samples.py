@@ -144,7 +144,7 @@ def race(root: str, name: str, names: Sequence[str], barrier: Any, report: Any, 
     for commit_name in names:
         attempt = epoch.begin(commit_name)
         (attempt.path / "who.txt").write_text(attempt.id)
-        barrier.wait(60)
+        barrier.wait(300)
         found[commit_name] = epoch.commit(attempt, content={"who": attempt.id}).attempt
     report.put(found)
 
@@ -174,11 +174,11 @@ def hold_lock(root: str, name: str, purpose: str, ready: Any) -> None:
         child = os.fork()
         if child == 0:
             os.write(tell, b"1")  # past what a fork does in the child, which may be late on a busy machine
-            time.sleep(20)
+            time.sleep(600)
             os._exit(0)
         os.read(forked, 1)
         ready.put(child)
-        time.sleep(60)
+        time.sleep(600)
 
 
 def stage_and_wait(root: str, name: str, ready: Any) -> None:
@@ -186,4 +186,4 @@ def stage_and_wait(root: str, name: str, ready: Any) -> None:
     attempt = Run.open(root, name).epoch(0).begin("prompts")
     (attempt.path / "half").write_text("half")
     ready.put(str(attempt.path))
-    time.sleep(60)
+    time.sleep(600)

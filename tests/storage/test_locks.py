@@ -24,14 +24,19 @@ def test_a_killed_holder_frees_its_lock_even_where_its_children_live(disk_run, p
     ready = processes.Queue()
     holder = processes.Process(target=hold_lock, args=(disk_run.root, disk_run.name, "epoch-0000", ready))
     holder.start()
-    grandchild = ready.get(timeout=60)
-    with pytest.raises(LockedError, match=f"process {holder.pid}"), disk_run.lock("epoch-0000"):
-        pass
-    holder.kill()
-    holder.join()
-    with disk_run.lock("epoch-0000"):
-        os.kill(grandchild, 0)  # still there
-    os.kill(grandchild, signal.SIGKILL)
+    try:
+        grandchild = ready.get(timeout=300)
+        try:
+            with pytest.raises(LockedError, match=f"process {holder.pid}"), disk_run.lock("epoch-0000"):
+                pass
+            holder.kill()
+            holder.join()
+            with disk_run.lock("epoch-0000"):
+                os.kill(grandchild, 0)  # still there
+        finally:
+            os.kill(grandchild, signal.SIGKILL)
+    finally:
+        holder.kill()
 
 
 def test_a_lock_on_s3_holds_nobody_up(s3_environment):
@@ -46,10 +51,12 @@ def test_what_killed_processes_left_is_swept_and_the_living_are_spared(disk_run,
     ready = processes.Queue()
     child = processes.Process(target=stage_and_wait, args=(disk_run.root, disk_run.name, ready))
     child.start()
-    left = ready.get(timeout=60)
-    assert disk_run.sweep() == []
-    child.kill()
-    child.join()
+    try:
+        left = ready.get(timeout=300)
+        assert disk_run.sweep() == []
+    finally:
+        child.kill()
+        child.join()
     assert len(disk_run.sweep()) == 1
     assert not os.path.exists(left)
     assert own.path.is_dir()

@@ -23,7 +23,7 @@ judgements = st.fixed_dictionaries(
     }
 )
 fixture_is_overwritten = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40
 )
 
 

@@ -53,7 +53,9 @@ def test_a_shard_comes_back_bit_for_bit(tmp_path, dtype):
 
 
 @given(order=st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True))
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_trajectories_are_read_by_id_in_the_order_asked(shard, order):
     whole = read_shard(shard)
     found = read_shard(shard, [whole.ids[row] for row in order])
@@ -121,7 +123,9 @@ def test_a_deleted_or_empty_chunk_never_reads_as_fill_values(shard, array):
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_a_flipped_bit_in_the_latents_is_noticed(shard, data):
     whole = (shard / LATENTS).read_bytes()
     at = data.draw(st.integers(0, 8 * len(whole) - 1))

@@ -31,7 +31,8 @@ DRIP = "drip"
 """The answer, a byte at a time."""
 LATE = "late"
 """Nothing comes, and the request reaches the server only after ``LATE_SECONDS``."""
-LATE_SECONDS = 1.5
+LATE_SECONDS = 5.0
+STALL_SECONDS = 15.0
 
 
 @dataclass
@@ -100,7 +101,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
 
         def misbehave(self, fault: str | None, got: httpx.Response) -> None:
             if fault in (STALL, LATE):
-                time.sleep(3)
+                time.sleep(STALL_SECONDS)
                 self.reset()
             elif fault == RESET:
                 self.reset()

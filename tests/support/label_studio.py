@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -24,10 +23,11 @@ from flows.label_studio_server import (
     label_studio_environment,
     prepare_database,
 )
+from flows.service_settings import free_port
 from tasks.label_studio.client import LabelStudioClient
 
 REPOSITORY = Path(__file__).parents[2]
-START_SECONDS = 240.0
+START_SECONDS = 900.0
 DATABASE = "label_studio.sqlite3"
 EMAIL = "tester@localhost.localdomain"
 PASSWORD = "a-password-of-tests"
@@ -83,7 +83,7 @@ def running_label_studio(
     kept = template and kept_database(template)
     if kept and kept.exists():
         shutil.copy(kept, data / DATABASE)
-    port = _free_port()
+    port = free_port()
     server = LabelStudioServer(
         url=f"http://127.0.0.1:{port}", api_key=KEY, document_root=document_root,
         email=EMAIL, password=PASSWORD, data=data,
@@ -132,8 +132,3 @@ def _keep(database: Path, kept: Path) -> None:
     source.close()
     target.close()
     temporary.replace(kept)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]

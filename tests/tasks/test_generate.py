@@ -1,6 +1,6 @@
 """Shards are stored while the next one is computed: in turn, two in memory at most, and tried again where that fails."""
 
-import time
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -27,7 +27,7 @@ Events = list[tuple[str, str]]
 @pytest.fixture(scope="module")
 def prefect() -> Iterator[str]:
     """A Prefect of this file's own: its address."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=300):
         yield PREFECT_API_URL.value()
 
 
@@ -52,23 +52,26 @@ def test_one_is_stored_while_the_next_is_computed(planned: EpochContext, monkeyp
     events: Events = []
     computed: list[weakref.ref[np.ndarray]] = []
     in_memory: list[int] = []
+    names = list(planned.plan["shards"])
+    ended = {name: threading.Event() for name in names}
 
     def compute(context: EpochContext, name: str) -> GeneratedShard:
         events.append(("compute", name))
         shard = compute_shard(context, name)
         computed.append(weakref.ref(shard.images))
         in_memory.append(sum(images() is not None for images in computed))
+        ended[name].set()
         return shard
 
     def store(context: EpochContext, name: str, shard: GeneratedShard) -> None:
-        time.sleep(1.0)  # longer than the next one takes to begin
+        after = names[names.index(name) + 1 :]
+        assert not after or ended[after[0]].wait(120), "the next is computed meanwhile"
         commit_shard(context, name, shard)
         events.append(("stored", name))
 
     monkeypatch.setattr(tasks_of_it, "compute_shard", compute)
     store_by(monkeypatch, store)
     run(planned)
-    names = list(planned.plan["shards"])
     assert len(names) == 3
     assert [planned.epoch.latest(name).number for name in names] == [1, 1, 1]
     assert events.index(("compute", names[1])) < events.index(("stored", names[0])), "at the same time"

@@ -28,7 +28,7 @@ def test_a_few_steps_are_timed_and_leave_the_policy_as_it_was(begin: Begin):
     assert times.unmerged_evaluation > 0
     assert times.decoded_image > 0
     assert times.stored_image > 0
-    assert times.start > 1
+    assert times.start > 0.1
     assert times.peak_megabytes > 100
     assert all(torch.equal(value, before[name]) for name, value in policy.lora_state().items())
     assert all(parameter.grad is None for parameter in policy.lora_parameters().values())

@@ -156,7 +156,7 @@ def ranks_of_this_test() -> list[psutil.Process]:
 
 
 def kill_the_second_rank() -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         for process in ranks_of_this_test():
             with suppress(psutil.Error):

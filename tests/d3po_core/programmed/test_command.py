@@ -35,7 +35,7 @@ Worker = Callable[..., CommandWorker]
 def worker(tmp_path: Path) -> Worker:
     made: list[CommandWorker] = []
 
-    def start(text: str, timeout: float = 30.0) -> CommandWorker:
+    def start(text: str, timeout: float = 300.0) -> CommandWorker:
         script = tmp_path / f"worker-{len(made)}.py"
         script.write_text(f"import sys\n{text}")
         made.append(CommandWorker([sys.executable, str(script)], timeout))
@@ -110,37 +110,46 @@ def test_whatever_else_it_does_is_explained(worker: Worker, text: str, said: str
     assert wrong._process is None, "it was ended"
 
 
-@pytest.mark.parametrize("text", [f"{LOOP}    time.sleep(60)\n", "while True: print('x', end='', flush=True)"])
+@pytest.mark.parametrize(
+    "text", [f"{LOOP}    time.sleep(60)\n", "sys.stdin.readline()\nwhile True: print('x', end='', flush=True)"]
+)
 def test_it_has_a_deadline(worker: Worker, text: str):
     slow = worker(text, timeout=1.0)
     begun = time.monotonic()
     with pytest.raises(ObjectiveError, match="did not answer within 1 s"):
         slow(IMAGES, PROMPTS)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 50
 
 
 def test_what_it_started_ends_with_it(tmp_path: Path):
     """As with `conda run`, or a shell before the program."""
     script = tmp_path / "slow.py"
-    script.write_text(
-        f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
-    )
-    wrapped = CommandWorker(["sh", "-c", f"{sys.executable} {script}; true"], timeout=10.0)
-    with pytest.raises(ObjectiveError, match="did not answer within 10 s"):
+    script.write_text(f"""{LOOP}
+    if number:
+        time.sleep(600)
+    print(json.dumps({{"values": [os.getpid()] * len(asked["images"])}}), flush=True)
+""")
+    wrapped = CommandWorker(["sh", "-c", f"{sys.executable} {script}; true"], timeout=300.0)
+    program = int(wrapped(IMAGES, PROMPTS)[0])
+    assert program != process_of(wrapped).pid, "the shell stands between"
+    wrapped.timeout = 1.0  # only now: the start is behind it
+    with pytest.raises(ObjectiveError, match="did not answer within 1 s"):
         wrapped(IMAGES, PROMPTS)
-    program = int((tmp_path / "pid").read_text())
-    until(lambda: not Path(f"/proc/{program}").exists(), 10, "its end")
+    until(lambda: not Path(f"/proc/{program}").exists(), 60, "its end")
 
 
-def test_a_second_answer_is_not_the_next_batchs(worker: Worker):
+def test_a_second_answer_is_not_the_next_batchs(worker: Worker, tmp_path: Path):
+    go_on = tmp_path / "go-on"
     twice = worker(f"""{LOOP}
     print(json.dumps({{"values": [1.0] * len(asked["images"])}}), flush=True)
-    time.sleep(0.3)
+    while not os.path.exists({str(go_on)!r}):
+        time.sleep(0.01)
     print(json.dumps({{"values": [2.0] * len(asked["images"])}}), flush=True)
 """)
     assert twice(IMAGES, PROMPTS) == [1.0] * 5
+    go_on.touch()
     said = process_of(twice).stdout
-    until(lambda: select.select([said], [], [], 0)[0], 10, "the second answer")
+    until(lambda: select.select([said], [], [], 0)[0], 60, "the second answer")
     with pytest.raises(ObjectiveError, match="before it was asked, expected one line a batch"):
         twice(IMAGES, PROMPTS)
 
@@ -181,10 +190,10 @@ def test_its_environment_is_its_own(worker: Worker, monkeypatch: pytest.MonkeyPa
 def test_it_ends_with_its_owner(end: str):
     owner = (
         "import numpy, os, sys\nfrom d3po_core.programmed.command import CommandWorker\n"
-        f"one = CommandWorker([sys.executable, '-c', {('import sys' + GOOD)!r}], 30)\n"
+        f"one = CommandWorker([sys.executable, '-c', {('import sys' + GOOD)!r}], 300)\n"
         "one(numpy.zeros((1, 2, 2, 3), 'uint8'), ['a'])\n"
         f"print(one._process.pid, flush=True)\n{end}\n"
     )
-    done = subprocess.run([sys.executable, "-c", owner], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", owner], capture_output=True, text=True, timeout=300)
     worker = int(done.stdout)
-    until(lambda: not Path(f"/proc/{worker}").exists(), 10, "its end")
+    until(lambda: not Path(f"/proc/{worker}").exists(), 60, "its end")

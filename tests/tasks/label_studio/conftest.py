@@ -6,7 +6,7 @@ import pytest
 
 from tasks.label_studio.client import LabelStudioClient
 from tasks.label_studio.screens import compare_screen, mark_screen
-from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.fault_proxy import DRIP, LATE, STALL, FaultProxy, fault_proxy
 from tests.support.label_studio import LabelStudioServer
 from tests.support.pushed import Pushed, push
 
@@ -35,6 +35,13 @@ def proxy(label_studio: LabelStudioServer) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def behind(proxy: FaultProxy, label_studio: LabelStudioServer) -> LabelStudioClient:
-    """A client that reaches Label Studio through the proxy, and waits a second and a half for anything."""
-    return LabelStudioClient.connect(proxy.url, label_studio.api_key, seconds=1.5)
+def patience(request: pytest.FixtureRequest) -> float:
+    """Seconds to wait for an answer: few where the fault of the test's ``kind`` is that it does not come in time."""
+    test = getattr(request.node, "callspec", None)
+    return 5.0 if test is not None and test.params.get("kind") in (STALL, LATE, DRIP) else 30.0
+
+
+@pytest.fixture
+def behind(proxy: FaultProxy, label_studio: LabelStudioServer, patience: float) -> LabelStudioClient:
+    """A client that reaches Label Studio through the proxy, and waits so long for anything."""
+    return LabelStudioClient.connect(proxy.url, label_studio.api_key, seconds=patience)

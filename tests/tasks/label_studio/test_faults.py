@@ -20,10 +20,10 @@ from tests.support.pushed import Pushed, items_of, plan_of
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch):
+def _quick(monkeypatch: pytest.MonkeyPatch, patience: float):
     """The real limits are for real servers far away."""
     monkeypatch.setattr(importing, "SETTLE_SECONDS", 2.0)
-    monkeypatch.setattr(client_module, "IMPORT_SECONDS", 1.5)
+    monkeypatch.setattr(client_module, "IMPORT_SECONDS", patience)
     monkeypatch.setattr(client_module, "LOOK_AGAIN_SECONDS", 0.2)
 
 
@@ -41,8 +41,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_an_import_that_fails_is_there_once(
-    kind: str, proxy: FaultProxy, behind: LabelStudioClient, client: LabelStudioClient
+    kind: str,
+    proxy: FaultProxy,
+    behind: LabelStudioClient,
+    client: LabelStudioClient,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    if kind in (faults.STALL, faults.LATE):
+        # The server may still be at it when the client gives up; nobody waits longer than until all of it is there.
+        monkeypatch.setattr(importing, "SETTLE_SECONDS", 60.0)
     plan = plan_of(compare_screen(), 7)
     project = client.ensure_project(f"{plan.run_id}/3", "demo", plan.screen, 1, None)
     proxy.fail("POST", "/import", kind)
@@ -135,9 +142,10 @@ def test_an_export_is_whole_or_asked_again(
     behind: LabelStudioClient,
     compared: Pushed,
     tmp_path: Path,
+    patience: float,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(client_module, "EXPORT_SECONDS", 1.5)
+    monkeypatch.setattr(client_module, "EXPORT_SECONDS", patience)
     compared.client.annotate(compared.task("g000000"), result_for(compared.plan.screen, "tie"))
     proxy.fail("GET", "/download", kind)
     behind.export(compared.project, tmp_path / "export.json.gz")
@@ -164,15 +172,16 @@ def test_an_export_that_stays_broken_is_no_export(
     behind: LabelStudioClient,
     compared: Pushed,
     tmp_path: Path,
+    patience: float,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(client_module, "EXPORT_SECONDS", 1.5)
+    monkeypatch.setattr(client_module, "EXPORT_SECONDS", patience)
     proxy.fail("GET", "/download", kind, times=10)
     started = time.monotonic()
     with pytest.raises(LabelStudioError):
         behind.export(compared.project, tmp_path / "export.json.gz")
     assert not (tmp_path / "export.json.gz").exists()
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 200
 
 
 def test_something_else_than_label_studio():

@@ -3,15 +3,14 @@
 import os
 import random
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from flows.service_settings import free_port
 from tasks.label_studio.parse import parse_export
 from tasks.label_studio.reading import read_export
 from tasks.label_studio.screens import COMPARE_VERDICTS, compare_screen, result_for
@@ -34,8 +33,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     as_nobody = ["runuser", "-u", "nobody", "--"] if os.getuid() == 0 else []
     # pytest's own folders are closed to other users.
     folder = Path(subprocess.check_output([*as_nobody, "mktemp", "-d", "/tmp/d3po-pg-XXXXXX"], text=True).strip())
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
 
     def run(*command: str) -> None:
@@ -77,12 +75,10 @@ def test_annotators_at_the_same_time(shared: LabelStudioServer, tmp_path: Path):
             ] = verdict
         return given
 
-    started = time.monotonic()
     with ThreadPoolExecutor(ANNOTATORS) as pool:
         acknowledged = {
             number: verdict for given in pool.map(judge_everything, users) for number, verdict in given.items()
         }
-    assert time.monotonic() - started < 300
     assert len(acknowledged) == ANNOTATORS * GROUPS
 
     pushed.client.export(pushed.project, tmp_path / "export.json.gz")

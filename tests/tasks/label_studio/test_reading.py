@@ -25,7 +25,9 @@ def written(folder: Path, content: bytes) -> Path:
     return folder / "export.json.gz"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     records=st.lists(values, max_size=5),
     indent=st.sampled_from([None, 1]),
