@@ -16,7 +16,9 @@ def browser() -> Iterator[Browser]:
     chromium = os.environ.get("D3PO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+            timeout=180_000,
         )
         yield opened
         opened.close()
@@ -31,7 +33,7 @@ def person(browser: Browser, label_studio: LabelStudioServer) -> Iterator[Callab
         context = browser.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)
         page.goto(f"{label_studio.url}/user/login/")
         page.fill("input[name=email]", label_studio.email)
         page.fill("input[name=password]", label_studio.password)

@@ -43,6 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_page_is_whole_and_fits(browser: Browser, written: Path, shots: Path, screen: str):
     width, height = SCREENS[screen]
     shown = browser.new_page(viewport={"width": width, "height": height})
+    shown.set_default_timeout(180_000)
     asked, said = [], []
     shown.on("request", lambda request: asked.append(request.url))
     shown.on("console", lambda message: said.append(message.text))

@@ -56,7 +56,7 @@ class Shown:
 
     def wait_for(self, count: int) -> ParsedAnnotations:
         """Until so many annotations have arrived."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             parsed = self.parsed()
             if len(parsed.judgements) + len(parsed.skips) + len(parsed.set_aside) >= count:
@@ -71,6 +71,16 @@ def wait_for_images(page: Page, count: int) -> None:
         " return all.length === count && all.every(image => image.complete && image.naturalWidth > 0) }",
         arg=count,
     )
+
+
+def wait_for_task(page: Page, prompt: str, images: int) -> None:
+    """Until the comparison of this prompt is there, with its pictures and hotkeys."""
+    page.wait_for_function(
+        "text => document.querySelector('.d3po-prompt')?.innerText.trim() === text",
+        arg=prompt,
+    )
+    wait_for_images(page, images)
+    page.wait_for_timeout(700)  # nothing on the page tells that the hotkeys are bound
 
 
 def boxes(page: Page, selector: str) -> list[dict]:
@@ -166,17 +176,18 @@ def test_pictures_of_any_size_are_whole(
 
 @pytest.mark.slow
 def test_pairs_are_judged_by_hotkeys(label_studio: LabelStudioServer, person: Callable[[int, int], Page], shots: Path):
-    shown = Shown(label_studio, compare_screen(pixelated=True), [SHORT] * 5)
+    prompts = [f"{SHORT} {number}" for number in range(5)]
+    shown = Shown(label_studio, compare_screen(pixelated=True), prompts)
     page = person(1280, 720)
     shown.open(page)
-    for number, key in enumerate("1234", start=1):
+    for number, key in enumerate("1234"):
+        wait_for_task(page, prompts[number], 2)
         page.keyboard.press(key)
         if key == "2":
             page.screenshot(path=shots / "compare-chosen.png")
         page.keyboard.press("Control+Enter")
-        shown.wait_for(number)
-        page.wait_for_timeout(700)
-        wait_for_images(page, 2)
+        shown.wait_for(number + 1)
+    wait_for_task(page, prompts[4], 2)
     page.keyboard.press("Control+Space")
     parsed = shown.wait_for(5)
     assert [(one.group_id, one.verdict) for one in parsed.judgements] == [
@@ -192,9 +203,11 @@ def test_pairs_are_judged_by_hotkeys(label_studio: LabelStudioServer, person: Ca
 def test_a_group_of_seven_is_judged_by_hotkeys(
     label_studio: LabelStudioServer, person: Callable[[int, int], Page], shots: Path
 ):
-    shown = Shown(label_studio, mark_screen(7, pixelated=True), [SHORT] * 2)
+    prompts = [f"{SHORT} {number}" for number in range(2)]
+    shown = Shown(label_studio, mark_screen(7, pixelated=True), prompts)
     page = person(1440, 900)
     shown.open(page)
+    wait_for_task(page, prompts[0], 7)
     page.keyboard.press("2")
     page.keyboard.press("Control+Enter")
     page.wait_for_timeout(1500)
@@ -207,8 +220,7 @@ def test_a_group_of_seven_is_judged_by_hotkeys(
     page.screenshot(path=shots / "mark-chosen.png")
     page.keyboard.press("Control+Enter")
     shown.wait_for(1)
-    page.wait_for_timeout(700)
-    wait_for_images(page, 7)
+    wait_for_task(page, prompts[1], 7)
     page.keyboard.press("0")
     page.keyboard.press("Control+Enter")
     parsed = shown.wait_for(2)

@@ -9,6 +9,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +25,11 @@ from storage.run import Run
 from storage.tables import GROUPS, JUDGEMENTS, PAIRS, PEOPLE, read_rows
 from tests.support.project import Finished, Project, flip_byte, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 RUN = "runs/human"
 CONFIG = "human.yaml"
-WAIT = ["--timeout", "280"]
+WAIT = ["--timeout", "900"]
 
 
 def submit(project: Project, *arguments: str) -> Finished:
@@ -50,6 +51,11 @@ def flow_processes(project: Project) -> list[psutil.Process]:
         ):
             found.append(process)
     return found
+
+
+def is_bound(project: Project, number: int) -> bool:
+    """Whether a flow run has written that it works on this epoch."""
+    return any((project.epoch("human", number) / "bindings").glob("*.json"))
 
 
 # ---- the story --------------------------------------------------------------------------------------------------------
@@ -94,7 +100,7 @@ class Sealed:
 
 @pytest.fixture(scope="module")
 def sealed(project: Project, waiting: Waiting) -> Sealed:
-    until(lambda: not flow_processes(project), 60, "that no process is left", every=0.1)
+    until(lambda: not flow_processes(project), 300, "that no process is left", every=0.1)
     annotated = project.verb("annotate", RUN, "--simulate", "--error-rate", "0.1").good()
     waited = wait_for(project, "seal")
     project.verb("export", RUN, "adapter-of-0").good()
@@ -106,7 +112,7 @@ def marked(project: Project, sealed: Sealed) -> None:
     """The second epoch: three images a group, two people mark the bad ones, and nobody but the gate looks."""
     overrides = ["--sampling.group_size", "3", "--labels.screen", "mark", "--labels.judgements_per_group", "2"]
     submit(project, "-p", f"overrides={json.dumps(overrides)}").good()
-    until(lambda: (project.epoch("human", 1) / "bindings").exists(), 240, "the second epoch", every=0.1)
+    until(lambda: is_bound(project, 1), 900, "the second epoch", every=0.1)
     wait_for(project, "people")
     project.d3po("services", "down").good()  # nothing of it may matter to an epoch that waits
     project.d3po("services", "up").good()
@@ -118,8 +124,8 @@ def marked(project: Project, sealed: Sealed) -> None:
         simulate_annotators(context, objectives=["jpeg_compressibility"], error_rate=0.1, judges=2)
     until(
         lambda: (project.epoch("human", 1) / "labels" / "people.parquet").exists(),
-        240,
-        "the gate",
+        900,
+        "the gate: one that was killed with its worker keeps its place for 300 s",
         0.1,
     )
     wait_for(project, "seal")
@@ -138,7 +144,7 @@ class Proceeded:
 @pytest.fixture(scope="module")
 def proceeded(project: Project, marked: None) -> Proceeded:
     submit(project).good()
-    until(lambda: (project.epoch("human", 2) / "bindings").exists(), 240, "the third epoch", every=0.05)
+    until(lambda: is_bound(project, 2), 900, "the third epoch", every=0.05)
     _kill_worker_and_flow(project)
     recovered = project.verb("recover", RUN).good()
     wait_for(project, "people")
@@ -163,9 +169,10 @@ def _kill_worker_and_flow(project: Project) -> None:
     flows = flow_processes(project)
     assert flows
     for process in (*workers, *flows):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # the gate's, which ends by itself
+            process.kill()
     # Gone, and not only without a command line: a dying process gives its locks back last.
-    assert not psutil.wait_procs([*workers, *flows], timeout=30)[1]
+    assert not psutil.wait_procs([*workers, *flows], timeout=120)[1]
 
 
 def _judge_a_little(project: Project) -> None:
@@ -192,6 +199,20 @@ def _judge_a_little(project: Project) -> None:
         client.import_chunk(push["project"], [stranger])
         [(foreign, _)] = client.tasks(push["project"])[stranger["uid"]]
         client.annotate(foreign, result_for(plan.screen, verdict="left"))
+
+
+def said_by_gates(project: Project) -> str:
+    """What the scheduled gates wrote of the first epoch into their logs."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, LogFilter, LogFilterFlowRunId
+
+    from flows.flow_runs import prefect_client
+
+    with project.entered(), prefect_client() as client:
+        gates = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["gate"])))
+        logs = (
+            client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[gate.id])), limit=200) for gate in gates
+        )
+        return "\n".join(log.message for each in logs for log in each if log.message.startswith("human-epoch-0-"))
 
 
 def project_flow_run(project: Project, number: int) -> str:
@@ -233,7 +254,7 @@ def test_it_waits_for_people_and_says_what_is_missing(project: Project, waiting:
 
 
 def test_nothing_is_held_while_people_judge(project: Project, waiting: Waiting):
-    until(lambda: not flow_processes(project), 60, "that no process is left", every=0.1)
+    until(lambda: not flow_processes(project), 300, "that no process is left", every=0.1)
     with Run.open(str(project.runs), "human").lock("epoch-0000"):
         pass
 
@@ -254,9 +275,13 @@ def test_a_second_flow_run_ends_at_once_and_names_the_first(project: Project, wa
 # ---- judged and sealed ------------------------------------------------------------------------------------------------
 
 
-def test_annotate_resumes_what_it_completed(sealed: Sealed):
+def test_annotate_resumes_what_it_completed(project: Project, sealed: Sealed):
     assert "6 annotations by 1 simulated judges (jpeg_compressibility, error rate 0.1)" in sealed.annotated.out
-    assert "6 of 6 judgements, 0 groups open" in sealed.annotated.out
+    # The gate that is scheduled may have looked at the same moment, and left nothing to resume.
+    until(
+        lambda: any("6 of 6 judgements, 0 groups open" in said for said in (sealed.annotated.out, said_by_gates(project))),
+        120, "that somebody sees them complete", every=1.0,
+    )  # fmt: skip
     assert "next: d3po report runs/human" in sealed.waited.out
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.project import Project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 FOLDER = "runs/evaluations/compared"
 ADAPTER = "A=runs/undisturbed:0"

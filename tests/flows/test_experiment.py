@@ -3,11 +3,15 @@
 import pytest
 
 from storage.run import Run
-from tests.support.project import Project, hanging
+from tests.support.project import Project, hanging, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-WAIT = ["--timeout", "280"]
+WAIT = ["--timeout", "900"]
+
+
+def epochs_of(project: Project, run: str) -> list[int]:
+    return list(Run.open(str(project.runs), run).epochs())
 
 
 def sealed(project: Project, run: str) -> list[int]:
@@ -59,6 +63,8 @@ def test_people_judge_each_epoch_and_one_flow_run_goes_through_all(project: Proj
     project.verb("init", config).good()
     project.verb("experiment", config).good()
     for number in (0, 1):
+        # Or the status would be the one of the epoch before, which the gate may not have resumed yet.
+        until(lambda wanted=number: wanted in epochs_of(project, "peoples"), 900, f"epoch {number}", every=0.2)
         project.verb("status", "runs/peoples", "--wait-for", "people", *WAIT).good()
         second = project.d3po("run", config, "--here")
         assert f"epoch {number} already waits for people" in second.text

@@ -13,7 +13,7 @@ import pytest
 from tests.storage.conftest import BUCKET, s3_server
 from tests.support.project import Project, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ROOT = f"s3://{BUCKET}/team"
 
@@ -136,7 +136,7 @@ def test_where_no_lock_tells_the_operator_must_say_that_a_process_is_dead(
     config = project.configuration("killed-on-s3", storage={"root": ROOT})
     process = project.start("run", config, "--here", **s3)
     try:
-        until(lambda: _exists(s3, "team/killed-on-s3/epochs/0000/commits/prompts.1.json"), 240, "a commit", every=0.05)
+        until(lambda: _exists(s3, "team/killed-on-s3/epochs/0000/commits/prompts.1.json"), 900, "a commit", every=0.05)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 HANG = Path(__file__).parent / "hang"
 CODE = ("flows", "tasks", "storage", "d3po_core")
-COMMAND_SECONDS = 300.0
+COMMAND_SECONDS = 900.0
 NOBODY = "http://127.0.0.1:9/api"
 """Where no server answers."""
 
@@ -277,7 +277,7 @@ def services_of(project: Project, template: Path | None = None) -> Iterator[Proj
     with_services = Project(folder=project.folder, environment=environment)
     _use_template(project.folder / ".services", template)
     try:
-        with_services.d3po("services", "up", seconds=600).good()
+        with_services.d3po("services", "up", seconds=1200).good()
         yield with_services
     finally:
         with_services.d3po("services", "down")

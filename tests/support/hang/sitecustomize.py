@@ -14,7 +14,7 @@ _when, _, _file = os.environ["D3PO_TEST_HANG"].partition(" ")
 def _hang() -> None:
     with open(os.environ["D3PO_TEST_REACHED"], "w") as reached:
         reached.write(str(os.getpid()))
-    time.sleep(240)
+    time.sleep(900)
 
 
 def _slow_link(source, target, **options) -> None:
