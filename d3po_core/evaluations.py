@@ -5,15 +5,16 @@ their first actions are scored against (7T − 6 evaluations instead of 7T for s
 micro-batches of nearly equal size, as the last one would else be small and slow.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 
 from d3po_core import ddim
 from d3po_core.errors import TrainingError
 from d3po_core.group_data import Draws, GroupData
+from d3po_core.objectives.specs import Couples
 from d3po_core.policy import Policy
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "means_of",
     "micro_batches",
     "names",
+    "packed",
     "values_of",
 ]
 
@@ -50,22 +52,28 @@ def every_evaluation(groups: Sequence[GroupData]) -> list[Evaluation]:
     ]
 
 
-def blocks(groups: Sequence[GroupData], size: int) -> Iterator[dict[int, list[int]]]:
-    """Fill micro-batches with whole (group, transition) blocks: group -> places of its transitions."""
-    keys = [(group, place) for group, data in enumerate(groups) for place in range(len(data.transitions))]
-    weights = [groups[group].states(place) for group, place in keys]
-    for batch in micro_batches(weights, size):
-        members: dict[int, list[int]] = {}
-        for index in batch:
-            group, place = keys[index]
-            members.setdefault(group, []).append(place)
-        yield members
+def blocks(groups: Sequence[GroupData], couples: Couples) -> list[list[Evaluation]]:
+    """All evaluations in their order, by what the loss couples: a block gives all values that one of its coefficients takes.
+
+    Images that share a state are one evaluation, so an objective that couples nothing has blocks of one.
+    """
+    coupled: dict[Couples, Callable[[Evaluation], object]] = {
+        "image": lambda one: one,
+        "transition": lambda one: (one.group, one.place),
+        "trajectory": lambda one: one.group,
+    }
+    return [list(block) for _, block in groupby(every_evaluation(groups), coupled[couples])]
+
+
+def packed(whole: Sequence[Sequence[Evaluation]], size: int) -> Iterator[list[Evaluation]]:
+    """Whole blocks, none larger than ``size``, in micro-batches."""
+    for batch in micro_batches([len(block) for block in whole], size):
+        yield [one for index in batch for one in whole[index]]
 
 
 def cut(evaluations: Sequence[Evaluation], size: int) -> Iterator[list[Evaluation]]:
     """Evaluations in micro-batches."""
-    for batch in micro_batches([1] * len(evaluations), size):
-        yield [evaluations[index] for index in batch]
+    return packed([[one] for one in evaluations], size)
 
 
 def micro_batches(weights: Sequence[int], size: int) -> Iterator[range]:

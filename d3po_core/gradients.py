@@ -7,23 +7,23 @@ once per pair or image. Where the values come from makes three cases:
 
 * *known*: before the first update the log-probs are the stored ones: no first pass, and the second is the start check
   as well;
-* *one pass*: where the loss couples no more than a group's images at one transition, and these fit a micro-batch, the
-  micro-batch's own forward gives its coefficients;
-* *two passes*: else, a forward over everything without gradient comes first.
+* *one pass*: where a block of what the loss couples (one image's value, a group's images at one transition, a group's
+  whole trajectories) fits a micro-batch, the micro-batch's own forward gives its coefficients;
+* *two passes*: for larger blocks, a forward without gradient comes first.
 
-Elements whose coefficient is known to be 0 (clipped, or in no pair) are not computed, unless the objective adds a KL to
-the pretrained model at every state.
+A second pass leaves out the elements whose coefficient is 0 (clipped, or in no pair); one pass backpropagates what is
+clipped, as that is known only after its forward. With a KL to the pretrained model at every state, nothing is left out.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from d3po_core import ddim
-from d3po_core.errors import TrainingError
-from d3po_core.evaluations import Evaluation, blocks, cut, every_evaluation, means_of, names, values_of
+from d3po_core.coefficients import add_up, coefficients, coefficients_at, gather, scatter
+from d3po_core.evaluations import Evaluation, blocks, cut, every_evaluation, means_of, names, packed, values_of
 from d3po_core.group_data import GroupData
 from d3po_core.objectives.base import Metrics, Objective
 from d3po_core.policy import Policy
@@ -59,34 +59,53 @@ def accumulate_gradient(
         return {}
     if objective.spec.quantity == "denoising_error" and objective.reference == "pretrained":
         groups = _with_reference_errors(policy, groups, micro_batch)
-    if start_check is not None:
-        coefficients, metrics = _coefficients(objective, groups, [group.stored for group in groups], count)
-        return _merged(metrics, _second_pass(policy, objective, groups, coefficients, micro_batch, count, start_check))
-    largest = max(len(group.ids) for group in groups)
-    if objective.spec.couples == "transition" and largest <= micro_batch:
-        return _one_pass(policy, objective, groups, count, micro_batch)
-    current = _tables(policy, groups, micro_batch)
-    coefficients, metrics = _coefficients(objective, groups, current, count)
-    return _merged(metrics, _second_pass(policy, objective, groups, coefficients, micro_batch, count, None))
+    tables = [group.stored.clone() for group in groups]
+    ready, beside = every_evaluation(groups), Metrics()
+    if start_check is None:
+        wanted = blocks(groups, objective.spec.couples)
+        ready = [one for block in wanted if len(block) > micro_batch for one in block]
+        _first_pass(policy, groups, ready, tables, micro_batch)
+        fitting = [block for block in wanted if len(block) <= micro_batch]
+        beside = _one_pass(policy, objective, groups, fitting, tables, count, micro_batch)
+    weights, metrics = coefficients(objective, groups, tables, count)
+    add_up(metrics, beside)
+    return add_up(metrics, _second_pass(policy, objective, groups, ready, weights, micro_batch, count, start_check))
+
+
+@torch.no_grad()
+def _first_pass(
+    policy: Policy,
+    groups: Sequence[GroupData],
+    evaluations: Sequence[Evaluation],
+    tables: Sequence[torch.Tensor],
+    micro_batch: int,
+) -> None:
+    """Put the values of these evaluations into the tables [K, S], without gradient."""
+    for batch in cut(evaluations, micro_batch):
+        _, values = values_of(policy, groups, batch)
+        scatter(tables, batch, values.cpu())
 
 
 def _one_pass(
-    policy: Policy, objective: Objective, groups: Sequence[GroupData], count: int, micro_batch: int
+    policy: Policy,
+    objective: Objective,
+    groups: Sequence[GroupData],
+    fitting: Sequence[list[Evaluation]],
+    tables: Sequence[torch.Tensor],
+    count: int,
+    micro_batch: int,
 ) -> Metrics:
+    """The gradient of blocks that each fit a micro-batch, and their values into the tables."""
     total: Metrics = {}
-    for members in blocks(groups, micro_batch):
-        parts = [groups[group].at(places) for group, places in members.items()]
-        batch = every_evaluation(parts)
-        output, values = values_of(policy, parts, batch)
-        current = [torch.empty_like(part.stored) for part in parts]
-        _scatter(current, batch, values.detach().cpu())
-        coefficients, metrics = _coefficients(objective, parts, current, count)
-        kl, beside = _kl_gradient(policy, objective, parts, batch, output, count)
-        weights = _gather(coefficients, batch)
+    for batch in packed(fitting, micro_batch):
+        output, values = values_of(policy, groups, batch)
+        scatter(tables, batch, values.detach().cpu())
+        weights = coefficients_at(objective, groups, tables, batch, count)
+        kl, beside = _kl_gradient(policy, objective, groups, batch, output, count)
         if kl is not None or bool(weights.any()):
             _backward(policy, output, values, weights, kl)
         del output, values  # with their graph, where there was no backward to free it
-        _merged(_merged(total, metrics), beside)
+        add_up(total, beside)
     return total
 
 
@@ -94,41 +113,33 @@ def _second_pass(
     policy: Policy,
     objective: Objective,
     groups: Sequence[GroupData],
-    coefficients: list[torch.Tensor],
+    ready: Sequence[Evaluation],
+    weights: Sequence[torch.Tensor],
     micro_batch: int,
     count: int,
     start_check: StartCheck | None,
 ) -> Metrics:
+    """The gradient of evaluations whose coefficients are known."""
     total: Metrics = {}
-    every = every_evaluation(groups)
-    needed = [one for one in every if objective.kl_weight or bool(_gather(coefficients, [one]).any())]
+    needed = [one for one in ready if objective.kl_weight or bool(gather(weights, [one]).any())]
     if start_check is not None and not needed:
-        needed = every[:micro_batch]  # even splits alone: no gradient yet, but the check is due
+        needed = list(ready[:micro_batch])  # even splits alone: no gradient yet, but the check is due
     for batch in cut(needed, micro_batch):
         output, values = values_of(policy, groups, batch)
         if start_check is not None:
-            stored = _gather([group.stored for group in groups], batch)
+            stored = gather([group.stored for group in groups], batch)
             start_check.compare(values.detach().cpu(), stored, names(groups, batch))
         kl, beside = _kl_gradient(policy, objective, groups, batch, output, count)
-        _backward(policy, output, values, _gather(coefficients, batch), kl)
-        _merged(total, beside)
+        _backward(policy, output, values, gather(weights, batch), kl)
+        add_up(total, beside)
     return total
-
-
-@torch.no_grad()
-def _tables(policy: Policy, groups: Sequence[GroupData], micro_batch: int) -> list[torch.Tensor]:
-    """Every value [K, S] per group, without gradient."""
-    tables = [torch.empty_like(group.stored) for group in groups]
-    for batch in cut(every_evaluation(groups), micro_batch):
-        _, values = values_of(policy, groups, batch)
-        _scatter(tables, batch, values.cpu())
-    return tables
 
 
 def _with_reference_errors(policy: Policy, groups: Sequence[GroupData], micro_batch: int) -> list[GroupData]:
     """The pretrained model's denoising errors, under the same noise."""
+    tables = [torch.empty_like(group.stored) for group in groups]
     with policy.reference():
-        tables = _tables(policy, groups, micro_batch)
+        _first_pass(policy, groups, every_evaluation(groups), tables, micro_batch)
     return [replace(group, reference=table) for group, table in zip(groups, tables, strict=True)]
 
 
@@ -156,40 +167,6 @@ def _kl_gradient(
     return gradient, {"train/kl": kl.detach().cpu()}
 
 
-def _scatter(tables: list[torch.Tensor], batch: Iterable[Evaluation], values: torch.Tensor) -> None:
-    """Put values, in the order of ``values_of``, to their images and transitions: one table [K, S] per group."""
-    remaining = iter(values)
-    for one in batch:
-        for image in one.images:
-            tables[one.group][image, one.place] = next(remaining)
-
-
-def _gather(tables: Sequence[torch.Tensor], batch: Iterable[Evaluation]) -> torch.Tensor:
-    """The reverse: [images] of the tables, in the order of ``values_of``."""
-    return torch.stack([tables[one.group][image, one.place] for one in batch for image in one.images])
-
-
-def _coefficients(
-    objective: Objective, groups: Sequence[GroupData], current: list[torch.Tensor], count: int
-) -> tuple[list[torch.Tensor], Metrics]:
-    """∂L/∂value [K, S] per group by autograd on the tables of values, and the metrics."""
-    tables: list[torch.Tensor] = []
-    total: Metrics = {}
-    for group, values in zip(groups, current, strict=True):
-        leaf = values.detach().clone().requires_grad_(True)
-        change, sampled = (leaf - group.reference) * objective.unit, (group.stored - group.reference) * objective.unit
-        loss, metrics = objective(change, sampled, group, count)
-        (table,) = torch.autograd.grad(loss, leaf)
-        if not (bool(loss.isfinite()) and bool(table.isfinite().all())):
-            raise TrainingError(
-                f"The loss is not finite ({float(loss)}) for the trajectories {', '.join(group.ids)}. Nothing of this "
-                "step was applied. Lower training.learning_rate, then `d3po run CONFIG --retrain`."
-            )
-        tables.append(table)
-        _merged(total, metrics)
-    return tables, total
-
-
 def _backward(
     policy: Policy, output: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, beside: torch.Tensor | None
 ) -> None:
@@ -211,10 +188,3 @@ def _backward(
     ):
         gradient = gradient / scale if scale != 1.0 else gradient
         parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-
-
-def _merged(total: Metrics, part: Metrics) -> Metrics:
-    """Add a part's metrics to the total, in place."""
-    for name, value in part.items():
-        total[name] = total[name] + value if name in total else value
-    return total

@@ -6,12 +6,12 @@ groups.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from d3po_core import noise
 from d3po_core.config import TrainingConfig
+from d3po_core.objectives.specs import Couples
 
 __all__ = ["OptimizerStep", "plan_steps"]
 
@@ -35,7 +35,7 @@ def plan_steps(
     *,
     run_seed: int,
     epoch: int,
-    couples: Literal["transition", "trajectory"] = "transition",
+    couples: Couples = "transition",
 ) -> list[OptimizerStep]:
     """All optimizer steps of one training, in order.
 
@@ -63,7 +63,7 @@ def plan_steps(
             "it lower or leave it empty."
         )
     ids, plan = sorted(terms), []
-    per_term = wanted if couples == "transition" else 1
+    per_term = 1 if couples == "trajectory" else wanted
     for inner in range(training.inner_epochs):
         order = noise.generator("order", run_seed=run_seed, epoch=epoch, step=inner).permutation(len(ids))
         for first in range(0, len(ids), training.groups_per_step):

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["OBJECTIVES", "ObjectiveSpec", "spec_of"]
+__all__ = ["OBJECTIVES", "Couples", "ObjectiveSpec", "spec_of"]
+
+Couples = Literal["image", "transition", "trajectory"]
+"""What has to be known of the policy for one coefficient: the image's own value there, those of its group's images at
+that transition, or at all of them. What is known beforehand (rewards, advantages, weights) couples nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +29,8 @@ class ObjectiveSpec:
     """What the mean of its loss is over (times the transitions, unless it couples whole trajectories)."""
     quantity: Literal["log_prob", "denoising_error"] = "log_prob"
     """What it needs of the network: log-probs of the stored actions, or errors of predicting noise put on x_0."""
-    couples: Literal["transition", "trajectory"] = "transition"
-    """What one term holds together: a group's images at one transition, or over all of them."""
+    couples: Couples = "transition"
+    """What one term holds together, and so what one pass has to hold."""
     initial_noise: Literal["shared", "independent", "any"] = "any"
     """Whether the images of a group have to start from one x_T."""
     references: tuple[str, ...] = ()
@@ -67,6 +71,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         title="DDPO, importance-sampled (Black et al., ICLR 2024)",
         labels="rewards",
         terms="images",
+        couples="image",
         defaults={
             **_MEAN,
             "ratio_clip_range": 1e-4,
@@ -80,6 +85,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         title="DPOK (Fan et al., NeurIPS 2023)",
         labels="rewards",
         terms="images",
+        couples="image",
         defaults={**_MEAN, "ratio_clip_range": 1e-4, "reward_weight": 10.0, "kl_weight": 0.01},
         per_reduction=("kl_weight",),
     ),
@@ -100,6 +106,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         labels="rewards",
         terms="groups",
         quantity="denoising_error",
+        couples="image",
         defaults={"beta": 0.2},
     ),
     "preferred_images": ObjectiveSpec(
@@ -108,6 +115,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
         labels="preferred",
         terms="images",
         quantity="denoising_error",
+        couples="image",
     ),
     "diffusion_dpo": ObjectiveSpec(
         target="d3po_core.objectives.diffusion_dpo:DiffusionDPO",

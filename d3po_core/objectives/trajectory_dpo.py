@@ -1,7 +1,7 @@
 """DPO with the whole trajectory as the segment: −log σ(β Σ_t (r_w,t − r_l,t)). Source: D3PO Eq. 5; METHOD 3.
 
-The paper passes it over, as it would take over 100 GB; by two passes it takes one micro-batch's memory, exactly. The
-sum is over the transitions that are trained on.
+The paper passes it over, as it would take over 100 GB; by two passes it takes one micro-batch's memory, exactly (by
+one, where a group's trajectories fit into it). The sum is over the transitions that are trained on.
 """
 
 import torch

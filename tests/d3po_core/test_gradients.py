@@ -44,7 +44,9 @@ def exact(folder: Path) -> tuple[Policy, tiny.MemorySource]:
 
 
 def data(
-    exact: tuple[Policy, tiny.MemorySource], pairs: list[Pair] = PAIRS, spec: ObjectiveSpec = OBJECTIVES["d3po"]
+    exact: tuple[Policy, tiny.MemorySource],
+    pairs: list[Pair] = PAIRS,
+    spec: ObjectiveSpec = OBJECTIVES["d3po"],
 ) -> tuple[list[GroupData], int]:
     policy, source = exact
     labels = Labels(replace(spec, initial_noise="any"), pairs, ())
@@ -68,6 +70,12 @@ def gradient(
     policy, _ = exact
     objective = get_objective(ObjectiveConfig(**{"beta": 2.0, **config}), policy.dimensions)
     groups, count = data(exact, pairs, objective.spec)
+    return gradient_of(policy, objective, groups, count, micro_batch)
+
+
+def gradient_of(
+    policy: Policy, objective: Objective, groups: list[GroupData], count: int, micro_batch: int
+) -> tuple[Gradient, dict[str, float], int]:
     policy.unet.zero_grad(set_to_none=True)
     rows = []
     hook = policy.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0]) // 2))
@@ -118,18 +126,22 @@ def test_every_micro_batch_is_one_gradient_by_one_pass_or_two(
     found, metrics, rows = gradient(exact, micro_batch)
     assert close(found, whole, 1e-9)
     assert metrics == pytest.approx(whole_metrics, rel=1e-9)
-    states = (1 + 3 * 4) + (1 + 3 * 2)  # four transitions; group 0 has four images in a pair, group 1 two
-    assert rows == (states if micro_batch >= K else 2 * states), "each state once, twice where it must be"
+    states = [1, *3 * [4], 1, *3 * [2]]  # at four transitions; group 0 has four images in a pair, group 1 two
+    twice = [count for count in states if count > micro_batch]
+    assert rows == sum(states) + sum(twice), "each state once, twice where a transition's do not fit"
 
 
-def test_an_objective_that_couples_trajectories_takes_two_passes_to_the_exact_gradient(
-    exact: tuple[Policy, tiny.MemorySource],
+@pytest.mark.parametrize(
+    ("micro_batch", "expected_rows"), [(5, 2 * (13 + 7)), (7, 2 * 13 + 7), (12, 2 * 13 + 7), (13, 13 + 7), (64, 13 + 7)]
+)
+def test_an_objective_that_couples_trajectories_takes_one_pass_where_a_group_fits_and_else_two(
+    exact: tuple[Policy, tiny.MemorySource], micro_batch: int, expected_rows: int
 ) -> None:
     """Trajectory DPO, −log σ(β Σ_t (r_w − r_l)), against plain autograd over everything at once."""
     policy, _source = exact
 
-    found, metrics, rows = gradient(exact, 5, kind="trajectory_dpo", beta=0.5)
-    assert rows == 2 * (13 + 7)
+    found, metrics, rows = gradient(exact, micro_batch, kind="trajectory_dpo", beta=0.5)
+    assert rows == expected_rows
     policy.unet.zero_grad(set_to_none=True)
     groups, count = data(exact, spec=OBJECTIVES["trajectory_dpo"])
     assert count == len(PAIRS)
@@ -174,12 +186,14 @@ def test_known_log_ratios_need_no_first_pass_and_give_the_closed_form(exact: tup
 
 
 def test_images_whose_coefficient_is_zero_are_not_computed(exact: tuple[Policy, tiny.MemorySource]) -> None:
-    """The first pass tells which elements are clipped; those have no second."""
+    """The first pass tells which elements are clipped; those have no second. One pass can only tell afterwards."""
     clip = {"ratio_clip": "published", "ratio_clip_range": 0.1}
-    _, metrics, rows = gradient(exact, 3, **clip)
+    by_two, metrics, rows = gradient(exact, 1, **clip)
     assert 0 < metrics["train/clip_frac_preferred"] < 1
-    assert 20 < rows < 40
-    assert close(gradient(exact, 3, **clip)[0], gradient(exact, 64, **clip)[0], 1e-9)
+    assert 20 < rows < 2 + 2 * 18
+    by_one, _, rows = gradient(exact, 64, **clip)
+    assert rows == 20
+    assert close(by_two, by_one, 1e-9)
 
 
 @pytest.mark.parametrize(("shared", "evaluations"), [(True, 7 * 3 - 6), (False, 7 * 3)])
@@ -228,14 +242,17 @@ def test_micro_batches_are_few_full_and_of_nearly_one_size(weights: list[int], s
         assert max(loads) == -(-len(weights) // len(runs)), "and these are even"
 
 
-def test_memory_is_a_micro_batches_whatever_is_coupled(exact: tuple[Policy, tiny.MemorySource]) -> None:
+@pytest.mark.parametrize(("kind", "micro_batch"), [("d3po", 5), ("trajectory_dpo", 5), ("trajectory_dpo", 13)])
+def test_memory_is_a_micro_batches_whatever_is_coupled(
+    exact: tuple[Policy, tiny.MemorySource], kind: str, micro_batch: int
+) -> None:
     """No forward with gradient is larger than the micro-batch."""
     policy, _ = exact
     largest = []
     hook = policy.unet.register_forward_pre_hook(lambda module, args: largest.append(len(args[0]) // 2))
-    gradient(exact, 5)
+    gradient(exact, micro_batch, kind=kind)
     hook.remove()
-    assert max(largest) <= 5
+    assert max(largest) <= micro_batch
 
 
 def test_trajectory_dpos_memory_does_not_grow_with_the_transitions(folder: Path) -> None:

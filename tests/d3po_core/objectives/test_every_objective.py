@@ -133,6 +133,8 @@ def test_parts_of_a_step_add_up_to_its_loss_and_metrics(kind: str) -> None:
 
 
 Sampled = tuple[Policy, tiny.MemorySource]
+HELD = [(kind, reference) for kind in KINDS for reference in spec_of(kind).references or (None,)]
+"""(kind, what it is held to)."""
 WITH_NOISE = [
     (kind, shared)
     for kind in KINDS
@@ -159,7 +161,7 @@ def exact(folder: Path, noise: bool) -> Sampled:
     return policy, source
 
 
-def groups_of(exact: Sampled, kind: str) -> tuple[list[GroupData], int]:
+def groups_of(exact: Sampled, kind: str, reference: str | None = None) -> tuple[list[GroupData], int]:
     """One step's groups as the loop reads them; the pretrained model's log-probs where they are asked for."""
     policy, source = exact
     spec = spec_of(kind)
@@ -173,7 +175,7 @@ def groups_of(exact: Sampled, kind: str) -> tuple[list[GroupData], int]:
         labels,
         plan[0],
         [0, 1],
-        reference=made(kind).reference,
+        reference=reference or made(kind).reference,
         reference_log_probs=reference_log_probs(policy, source, plan[0].group_ids),
         run_seed=1,
         epoch=0,
@@ -186,8 +188,8 @@ def assert_refused(exact: Sampled, kind: str) -> None:
         groups_of(exact, kind)
 
 
-def observed(kind: str, groups: list[GroupData]) -> Objective:
-    objective = made(kind)
+def observed(kind: str, groups: list[GroupData], **fields: Any) -> Objective:
+    objective = made(kind, **fields)
     if (seen := objective.observe(groups)) is not None:
         objective.update(seen)
     return objective
@@ -207,14 +209,31 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
         assert float((found[name] - value).abs().max()) <= 1e-6 * scale, name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_micro_batches_of_any_size_give_plain_autograds_gradient(exact: Sampled, noise: bool, kind: str) -> None:
+def rows_to_evaluate(objective: Objective, groups: list[GroupData], micro_batch: int) -> tuple[int, int]:
+    """Each state once, and once for the pretrained model; and again, without gradient, where what is coupled does not fit."""
+    at = [[group.states(place) for place in range(len(group.transitions))] for group in groups]
+    coupled = {
+        "image": [1 for states in at for count in states for _ in range(count)],
+        "transition": [count for states in at for count in states],
+        "trajectory": [sum(states) for states in at],
+    }[objective.spec.couples]
+    denoising = objective.spec.quantity == "denoising_error"
+    beside = bool(objective.kl_weight) + (denoising and objective.reference == "pretrained")
+    # The losses that are without guidance take one row a state, the others two.
+    each = 1 if denoising else 2
+    return each * (1 + beside) * sum(coupled), each * sum(count for count in coupled if count > micro_batch)
+
+
+@pytest.mark.parametrize(("kind", "reference"), HELD)
+def test_micro_batches_of_any_size_give_plain_autograds_gradient(
+    exact: Sampled, noise: bool, kind: str, reference: str | None
+) -> None:
     """Everything in one graph, each image its own states, reference and KL by their definition, against one pass and two."""
     if (kind, noise) not in WITH_NOISE:
         return assert_refused(exact, kind)
     policy, _ = exact
-    groups, count = groups_of(exact, kind)
-    objective = observed(kind, groups)
+    groups, count = groups_of(exact, kind, reference)
+    objective = observed(kind, groups, **({} if reference is None else {"reference": reference}))
     policy.unet.zero_grad(set_to_none=True)
     loss = torch.zeros((), dtype=torch.float64)
     for group in (replace(one, same_start=False) for one in groups):
@@ -239,11 +258,18 @@ def test_micro_batches_of_any_size_give_plain_autograds_gradient(exact: Sampled,
     loss.backward()
     expected = gradient(policy)
     metrics: list[dict[str, float]] = []
-    for micro_batch in (2, 5, 64):
+    rows: list[int] = []
+    hook = policy.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    for micro_batch in (1, 2, 5, 9, 12, 64):  # 9: the smaller of two groups of pairs, 12: each group, 64: all at once
+        rows.clear()
         found = accumulate_gradient(policy, objective, groups, count=count, micro_batch=micro_batch)
+        once, again = rows_to_evaluate(objective, groups, micro_batch)
+        clipped = once + again - sum(rows)  # and so left out of a second pass
+        assert clipped == 0 or (objective.clip_range is not None and 0 < clipped < again)
         metrics.append({name: float(value) for name, value in found.items()})
         assert_same(gradient(policy), expected)
-    assert metrics[0] == pytest.approx(metrics[2], rel=1e-9)
+    hook.remove()
+    assert all(one == pytest.approx(metrics[0], rel=1e-9) for one in metrics)
     if objective.kl_weight:
         assert metrics[0]["train/kl"] > 0
 
