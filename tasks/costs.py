@@ -84,7 +84,7 @@ def epoch_costs(
         configuration: What is to be run.
         latent_shape: C, H, W.
         held_out: Prompts that are sampled before and after.
-        micro_batch: As found on the device; a group that exceeds it takes two passes.
+        micro_batch: As found on the device; what the objective couples takes two passes where it is more than that.
     """
     sampling, training, labels = configuration.sampling, configuration.training, configuration.labels
     groups, size, steps = configuration.prompts.groups_per_epoch, sampling.group_size, sampling.num_inference_steps
@@ -100,7 +100,8 @@ def epoch_costs(
     trained = learned_from * transitions - (
         0 if training.transitions_per_trajectory or denoising else saved
     )  # a subset may be without it
-    two_passes = objective.spec.couples == "trajectory" or learned_from > (micro_batch or training.micro_batch or size)
+    coupled = {"image": 1, "transition": learned_from, "trajectory": trained}[objective.spec.couples]
+    two_passes = coupled > (micro_batch or training.micro_batch or coupled)
     held = objective.reference == "pretrained"
     optimizer_steps = training.inner_epochs * math.ceil(groups / training.groups_per_step)
     return EpochCosts(

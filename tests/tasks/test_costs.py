@@ -86,9 +86,12 @@ def test_what_an_objective_evaluates_beside_the_gradient():
 
     assert of("d3po") == (2 * 100 * 39, 0, 0)
     assert of("d3po", micro_batch=1) == (2 * 100 * 39, 1, 0)
-    assert of("trajectory_dpo") == (2 * 100 * 39, 1, 0)
-    assert of("dpok") == (2 * 100 * 39, 1, 0)
-    assert of("prdp") == (2 * 100 * 40, 1, 2 * 100 * 40)
+    assert of("trajectory_dpo", micro_batch=39) == (2 * 100 * 39, 0, 0)
+    assert of("trajectory_dpo", micro_batch=38) == (2 * 100 * 39, 1, 0)
+    assert of("ddpo", micro_batch=1) == (2 * 100 * 39, 0, 0)
+    assert of("dpok", micro_batch=1) == (2 * 100 * 39, 1, 0), "the pretrained model's alone"
+    assert of("prdp", micro_batch=40) == (2 * 100 * 40, 0, 2 * 100 * 40)
+    assert of("prdp", micro_batch=39) == (2 * 100 * 40, 1, 2 * 100 * 40)
     assert of("preferred_images") == (100 * 20, 0, 0), "of two images one is preferred"
     assert of("diffusion_dpo") == (100 * 40, 1, 0)
 
