@@ -12,7 +12,8 @@ once per pair or image. Where the values come from makes three cases:
 * *two passes*: for larger blocks, a forward without gradient comes first.
 
 A second pass leaves out the elements whose coefficient is 0 (clipped, or in no pair); one pass backpropagates what is
-clipped, as that is known only after its forward. With a KL to the pretrained model at every state, nothing is left out.
+clipped, as that is known only after its forward. Images that have no coefficient whatever the network says are not
+evaluated at all. With a KL to the pretrained model at every state, nothing is left out.
 """
 
 import math
@@ -62,7 +63,7 @@ def accumulate_gradient(
     tables = [group.stored.clone() for group in groups]
     ready, beside = every_evaluation(groups), Metrics()
     if start_check is None:
-        wanted = blocks(groups, objective.spec.couples)
+        wanted = _with_coefficients(objective, groups)
         ready = [one for block in wanted if len(block) > micro_batch for one in block]
         _first_pass(policy, groups, ready, tables, micro_batch)
         fitting = [block for block in wanted if len(block) <= micro_batch]
@@ -70,6 +71,15 @@ def accumulate_gradient(
     weights, metrics = coefficients(objective, groups, tables, count)
     add_up(metrics, beside)
     return add_up(metrics, _second_pass(policy, objective, groups, ready, weights, micro_batch, count, start_check))
+
+
+def _with_coefficients(objective: Objective, groups: Sequence[GroupData]) -> list[list[Evaluation]]:
+    """The blocks that have a gradient, as far as that is known beforehand."""
+    every = blocks(groups, objective.spec.couples)
+    if objective.kl_weight:
+        return every
+    idle = [objective.idle(group) for group in groups]
+    return [block for block in every if any(not set(one.images) <= idle[one.group] for one in block)]
 
 
 @torch.no_grad()

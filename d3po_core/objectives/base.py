@@ -6,7 +6,7 @@ Letters: K images of one group, S transitions, P pairs. A log-ratio is log π_θ
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -51,6 +51,12 @@ class Objective(Protocol):
             micro-batch or process they were computed in, add up to the global mean.
         """
 
+    def idle(self, group: GroupData) -> Set[int]:
+        """The images [of K] that no coefficient but 0 can come of, whatever the network says: they are not evaluated.
+
+        What is reported takes them as unmoved since they were sampled.
+        """
+
     def begin(self, rewards: Sequence[Reward], epoch: int) -> None:
         """Called once before an epoch's first optimizer step, and again where a training is resumed."""
 
@@ -78,6 +84,10 @@ class Stateless:
         self.spec = config.spec
         self.unit = dimensions if config.reduction == "sum" else 1
         self.reference = config.reference
+
+    def idle(self, group: GroupData) -> Set[int]:
+        """None that is known beforehand."""
+        return frozenset()
 
     def begin(self, rewards: Sequence[Reward], epoch: int) -> None:
         """Nothing to prepare."""

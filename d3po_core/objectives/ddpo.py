@@ -10,7 +10,7 @@ Departures: clipped in log space; the mean is over all images and transitions of
 as it was sampled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,10 @@ class DDPO(Stateless):
             values = np.array(kept, dtype=np.float64) if len(kept) >= self.minimum else everything
             advantage = (reward.value - values.mean()) / (values.std() + 1e-6)
             self._advantages[reward.trajectory_id] = float(advantage.clip(-self.advantage_clip, self.advantage_clip))
+
+    def idle(self, group: GroupData) -> Set[int]:
+        """Images whose advantage is 0, as all are of a prompt whose rewards are one."""
+        return {place for place, name in enumerate(group.ids) if self._advantages[name] == 0}
 
     def __call__(
         self, change_KS: torch.Tensor, sampled_KS: torch.Tensor, group: GroupData, count: int

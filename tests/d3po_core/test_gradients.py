@@ -1,5 +1,6 @@
 """The group form, two passes and micro-batches give the gradient of Equation 14 over the pairs (METHOD 2)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +23,7 @@ from d3po_core.objectives.base import Objective, get_objective
 from d3po_core.objectives.specs import OBJECTIVES, ObjectiveSpec
 from d3po_core.order import plan_steps
 from d3po_core.policy import Policy
-from d3po_core.records import Pair
+from d3po_core.records import Pair, Reward
 from d3po_core.start_check import StartCheck
 from d3po_core.step_data import read_groups
 
@@ -47,9 +48,10 @@ def data(
     exact: tuple[Policy, tiny.MemorySource],
     pairs: list[Pair] = PAIRS,
     spec: ObjectiveSpec = OBJECTIVES["d3po"],
+    rewards: Sequence[Reward] = (),
 ) -> tuple[list[GroupData], int]:
     policy, source = exact
-    labels = Labels(replace(spec, initial_noise="any"), pairs, ())
+    labels = Labels(replace(spec, initial_noise="any"), pairs, rewards)
     (step,) = plan_steps(
         labels.terms(), policy.schedule.trainable, TrainingConfig(), run_seed=1, epoch=0, couples=spec.couples
     )
@@ -194,6 +196,33 @@ def test_images_whose_coefficient_is_zero_are_not_computed(exact: tuple[Policy, 
     by_one, _, rows = gradient(exact, 64, **clip)
     assert rows == 20
     assert close(by_two, by_one, 1e-9)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 64])
+def test_images_whose_advantage_is_zero_are_not_evaluated(
+    exact: tuple[Policy, tiny.MemorySource], monkeypatch: pytest.MonkeyPatch, micro_batch: int
+) -> None:
+    """That is known before any pass."""
+    policy, source = exact
+    values = {"g000000-0": 1.0, "g000000-1": 0.0}
+    rewards = [
+        Reward(trajectory_id=name, group_id=group, prompt=prompt, value=values.get(name, 0.5))
+        for name, group, prompt in zip(
+            source.trajectories.ids, source.trajectories.group_ids, source.trajectories.prompts, strict=True
+        )
+    ]
+    objective = get_objective(ObjectiveConfig(kind="ddpo", ratio_clip_range=0.3), policy.dimensions)
+    objective.begin(rewards, epoch=0)
+    groups, count = data(exact, [], objective.spec, rewards)
+
+    found, metrics, rows = gradient_of(policy, objective, groups, count, micro_batch)
+    assert rows == 1 + 3 * 2, "two images of eight, whose first state is one"
+    with monkeypatch.context() as patched:
+        patched.setattr(type(objective), "idle", lambda self, group: frozenset())
+        every, every_metrics, rows = gradient_of(policy, objective, groups, count, micro_batch)
+    assert rows == 2 * (1 + 3 * 4)
+    assert close(found, every, 1e-9)
+    assert metrics["train/loss"] == pytest.approx(every_metrics["train/loss"], rel=1e-9)
 
 
 @pytest.mark.parametrize(("shared", "evaluations"), [(True, 7 * 3 - 6), (False, 7 * 3)])
