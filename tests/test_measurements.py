@@ -48,7 +48,7 @@ def test_runs_go_on_with_the_rows_that_are_missing(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(run, "run", stopped)
     monkeypatch.chdir(REPOSITORY)
-    plan = [("d3po", plot.settings_of("d3po"), "compressibility", seed) for seed in (0, 1, 2)]
+    plan = [("d3po", plot.figure_settings("d3po", "compressibility"), "compressibility", seed) for seed in (0, 1, 2)]
     with pytest.raises(KeyboardInterrupt):
         run.complete(rows, plan)
     assert [row["seed"] for row in run.finished(rows)] == [0]

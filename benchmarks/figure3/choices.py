@@ -5,7 +5,8 @@
 ``first``: one setting changed at a time, for compressibility, from pairs of images and six updates an epoch. ``groups``:
 for the other objectives, how many images of a prompt are compared. ``rates``: with what that led to, each method's
 learning rate for the figure. ``strengths``: how strongly each method that has such a number is held to its reference.
-``clips``: whether clipping D3PO's log-ratios helps. ``imitation``: whether what is best with one run seed is best with
+``clips``: whether clipping D3PO's log-ratios helps, and what the published range does to DDPO. ``sharpness``: how
+much more the better images weigh in reward-weighted. ``imitation``: whether what is best with one run seed is best with
 the figure's five, for the supervised methods.
 """
 
@@ -58,8 +59,14 @@ STRENGTHS = [
 ]
 """(method, field of the objective, value)."""
 
+SHARPNESS = [(beta, rate) for beta in (0.2, 20.0) for rate in (3e-4, 3e-3)]
+"""Reward-weighted's β, in one over the reward's unit, and its learning rate. At the published 0.2 all weights are alike."""
+
 CLIPS = ("published", "pessimistic")
 """D3PO's `ratio_clip`, at the range that clips anything here; the figure has none."""
+
+NARROW, NARROWED = 1e-4, ("ddpo",)
+"""The clip range of the published code, of a method whose range the figure widened to 1e-2."""
 
 IMITATION, IMITATION_RATES = ("reward_weighted", "preferred_images"), (3e-3, 1e-2)
 """Tried at every seed of the figure, beside the rate that the figure has."""
@@ -111,6 +118,18 @@ def clip_settings(clip: str) -> Settings:
     return settings_of("d3po", {"objective": {"ratio_clip": clip, "ratio_clip_range": 1e-2}})
 
 
+def sharpness_settings(beta: float, rate: float) -> Settings:
+    """The figure's reward-weighted, with another β and learning rate."""
+    return settings_of(
+        "reward_weighted", {"objective": {"beta": beta} if beta != 0.2 else {}, "training": {"learning_rate": rate}}
+    )
+
+
+def narrow_settings(method: str) -> Settings:
+    """The figure's, clipped as published."""
+    return settings_of(method, {"objective": {"ratio_clip_range": NARROW}})
+
+
 PLANS: dict[str, list[tuple[str, Settings, str, int]]] = {
     "first": [(method, first_settings(method, changes), OBJECTIVE, SEED) for method, _, changes in ONE_AT_A_TIME],
     "groups": [
@@ -121,7 +140,11 @@ PLANS: dict[str, list[tuple[str, Settings, str, int]]] = {
     ],
     "rates": [(method, rate_settings(method, rate), OBJECTIVE, SEED) for rate in LEARNING_RATES for method in METHODS],
     "strengths": [(method, strength_settings(method, *held), OBJECTIVE, SEED) for method, *held in STRENGTHS],
-    "clips": [("d3po", clip_settings(clip), OBJECTIVE, SEED) for clip in CLIPS],
+    "clips": [
+        *(("d3po", clip_settings(clip), OBJECTIVE, SEED) for clip in CLIPS),
+        *((method, narrow_settings(method), OBJECTIVE, SEED) for method in NARROWED),
+    ],
+    "sharpness": [("reward_weighted", sharpness_settings(*choice), OBJECTIVE, SEED) for choice in SHARPNESS],
     "imitation": [
         (method, rate_settings(method, rate), OBJECTIVE, seed)
         for rate in IMITATION_RATES
@@ -182,6 +205,23 @@ def tables(rows: Path) -> Iterator[str]:
     yield from _table(
         ["D3PO, log-ratios clipped at ±0.01", "gain"],
         [[clip, gain("d3po", clip_settings(clip), OBJECTIVE, SEED)] for clip in CLIPS],
+    )
+    yield from _table(
+        ["clipped at ±1e-4 as published, eight images of a prompt", "gain"],
+        [[method, gain(method, narrow_settings(method), OBJECTIVE, SEED)] for method in NARROWED],
+    )
+    yield from _table(
+        ["reward-weighted, learning rate", "β 0.2", "β 20"],
+        [
+            [
+                f"{rate:g}",
+                *(
+                    gain("reward_weighted", sharpness_settings(beta, rate), OBJECTIVE, SEED)
+                    for beta in dict.fromkeys(beta for beta, _ in SHARPNESS)
+                ),
+            ]
+            for rate in dict.fromkeys(rate for _, rate in SHARPNESS)
+        ],
     )
     yield from _table(
         ["five run seeds", "learning rate", "mean gain", "each seed's (its standard errors)"],

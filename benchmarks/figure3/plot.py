@@ -12,7 +12,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.figure3.run import finished
-from benchmarks.figure3.settings import IMAGES, METHODS, OBJECTIVES, settings_of
+from benchmarks.figure3.settings import IMAGES, METHODS, OBJECTIVES, figure_settings
 from tasks.reports.plots import Line, Panel, panels
 
 __all__ = ["spread_line", "standing", "table"]
@@ -24,7 +24,7 @@ def standing(file: Path) -> Rows:
     """The rows of the figure's own settings; those of others are the ablation's."""
     rows: Rows = defaultdict(list)
     for row in finished(file):
-        if row["settings"] == settings_of(row["method"]):
+        if row["settings"] == figure_settings(row["method"], row["objective"]):
             rows[row["method"], row["objective"]].append(row)
     return rows
 

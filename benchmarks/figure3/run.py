@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.figure3.settings import EPOCHS, METHODS, OBJECTIVES, Settings, configured, settings_of
+from benchmarks.figure3.settings import EPOCHS, METHODS, OBJECTIVES, Settings, configured, figure_settings
 from benchmarks.in_memory import InMemory, groups_of, loaded, sampled, trained
 from d3po_core.preferences import judgements_to_pairs
 from d3po_core.programmed.judges import programmed_judgement
@@ -119,7 +119,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # Seed by seed, so that what is there at any time compares all methods.
     plan = [
-        (method, settings_of(method), objective, seed)
+        (method, figure_settings(method, objective), objective, seed)
         for method, objective, seed in sorted(PLAN, key=lambda one: one[2])
         if method in arguments.methods and objective in arguments.objectives and seed in arguments.seeds
     ]

@@ -50,7 +50,7 @@ METHODS: dict[str, Settings] = {
     },
     "reward_weighted": {
         "objective": {"kind": "reward_weighted"},
-        "training": {"learning_rate": 3e-4},
+        "training": {"learning_rate": 3e-3},
         "sampling": {"shared_initial_noise": False},
     },
     "preferred_images": {
@@ -59,6 +59,11 @@ METHODS: dict[str, Settings] = {
     },
 }
 """Method -> the sections of the configuration in which it differs."""
+
+OF_AN_OBJECTIVE: dict[tuple[str, str], Settings] = {
+    ("reward_weighted", "compressibility"): {"objective": {"beta": 20.0}},
+}
+"""What is in the unit of the reward: with β 0.2, the default, kilobytes hardly weigh and levels do."""
 
 OBJECTIVES = {
     "compressibility": "jpeg_compressibility",
@@ -80,6 +85,11 @@ def settings_of(method: str, changes: Settings | None = None) -> Settings:
         "prompts": {"groups_per_epoch": groups},
     }
     return {name: {**fields, **(changes or {}).get(name, {})} for name, fields in settings.items()}
+
+
+def figure_settings(method: str, objective: str) -> Settings:
+    """The figure's own."""
+    return settings_of(method, OF_AN_OBJECTIVE.get((method, objective)))
 
 
 def configured(settings: Settings, objective: str, seed: int) -> Configuration:
