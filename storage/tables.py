@@ -27,6 +27,7 @@ __all__ = [
     "REFERENCE",
     "REWARDS",
     "read_rows",
+    "read_table",
     "rows_digest",
     "rows_from_bytes",
     "rows_to_bytes",
@@ -161,15 +162,38 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
     pq.write_table(table, path, write_page_checksum=True)
 
 
-def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-    """A table as a dict of plain Python values per row.
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """A table as Arrow has it: a fifth of the memory that its rows take as Python's objects.
 
     Raises:
         MissingDataError: There is no such file.
         CorruptDataError: It cannot be read, a page's checksum is wrong, or a column is not the schema's.
         UnknownFormatError: It is a table of another kind or version.
     """
-    return list(_read(path, schema).to_pylist())
+    expected = table_format(schema)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            found = table_format(file.schema_arrow)
+            if found != expected:
+                raise UnknownFormatError(
+                    f"{path} has format {found!r}; this reads {expected!r}", "use the version of d3po that wrote it"
+                )
+            table = file.read()
+    except FileNotFoundError:
+        raise MissingDataError(f"There is no table {path} (expected format {expected!r})", remedy_for(path)) from None
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptDataError(f"{path} (format {expected!r}) cannot be read: {error}", remedy_for(path)) from None
+    if table.schema.names != schema.names or table.schema.types != schema.types:
+        raise CorruptDataError(
+            f"{path} says it is {expected!r} and has the columns {table.schema.names}; expected {schema.names}",
+            remedy_for(path),
+        )
+    return table
+
+
+def read_rows(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """A table as a dict of plain Python values per row; raises as ``read_table`` does."""
+    return list(read_table(path, schema).to_pylist())
 
 
 def rows_to_bytes(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> bytes:
@@ -218,25 +242,3 @@ def _check_columns(columns: Iterable[str], schema: pa.Schema) -> None:
     found = set(columns)
     if found != set(schema.names):
         raise ValueError(f"A table of {table_format(schema)} has the columns {schema.names}; got {sorted(found)}")
-
-
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
-    expected = table_format(schema)
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            found = table_format(file.schema_arrow)
-            if found != expected:
-                raise UnknownFormatError(
-                    f"{path} has format {found!r}; this reads {expected!r}", "use the version of d3po that wrote it"
-                )
-            table = file.read()
-    except FileNotFoundError:
-        raise MissingDataError(f"There is no table {path} (expected format {expected!r})", remedy_for(path)) from None
-    except (OSError, pa.ArrowException) as error:
-        raise CorruptDataError(f"{path} (format {expected!r}) cannot be read: {error}", remedy_for(path)) from None
-    if table.schema.names != schema.names or table.schema.types != schema.types:
-        raise CorruptDataError(
-            f"{path} says it is {expected!r} and has the columns {table.schema.names}; expected {schema.names}",
-            remedy_for(path),
-        )
-    return table

@@ -1,6 +1,6 @@
-"""Trajectories in zarr and PNG: write a shard, read it back; prompt embeddings; digests of what was computed.
+"""Trajectories in zarr and PNG: write a shard, read it back; digests of what was computed.
 
-Letters: n trajectories, T denoising steps, C × H × W latents, h × w pixels, L prompt tokens, D text width. One chunk is
+Letters: n trajectories, T denoising steps, C × H × W latents, h × w pixels. One chunk is
 one trajectory and one zarr shard holds all n, written in one assignment; chunks carry crc32c and are not compressed.
 A missing zarr shard would read as its fill value: that is NaN, and NaN latents are refused in both directions.
 """
@@ -15,28 +15,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from storage.arrays import TrajectoryArrays, problem_of
-from storage.digests import content_digest, image_digest, merge_digests
+from storage.digests import content_digest, image_digest
 from storage.errors import CorruptDataError, MissingDataError
 from storage.files import digest_file
-from storage.layout import GROUPS_FILE, IMAGES_FOLDER, PROMPTS_FILE, TRAJECTORIES_FILE, remedy_for
-from storage.tables import GROUPS, read_rows, write_table
-from storage.zarr_arrays import open_group, read_array, texts, write_array
+from storage.layout import GROUPS_FILE, IMAGES_FOLDER, TRAJECTORIES_FILE, remedy_for
+from storage.tables import GROUPS, read_table, write_table
+from storage.zarr_arrays import open_array, open_group, read_array, texts, write_array
 
 __all__ = [
-    "PROMPTS_FORMAT",
     "TRAJECTORIES_FORMAT",
     "StoredShard",
     "TrajectoryArrays",
     "content_digest",
     "image_digest",
-    "read_prompts",
-    "read_shard",
-    "write_prompts",
     "write_shard",
 ]
 
 TRAJECTORIES_FORMAT = "d3po-trajectories/1"
-PROMPTS_FORMAT = "d3po-prompts/1"
 
 _BFLOAT16_NAN = 0x7FC0
 _LATENT_AXES = ("trajectory", "state", "channel", "height", "width")
@@ -95,17 +90,19 @@ class StoredShard:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._group = open_group(path / TRAJECTORIES_FILE, TRAJECTORIES_FORMAT)
-        self.ids = tuple(texts(self._group, "trajectory_ids"))
+        group = open_group(path / TRAJECTORIES_FILE, TRAJECTORIES_FORMAT)
+        self.ids = tuple(texts(group, "trajectory_ids"))
         self._row_of = {id_: row for row, id_ in enumerate(self.ids)}
-        self._table = read_rows(path / GROUPS_FILE, GROUPS)
-        if [row["trajectory_id"] for row in self._table] != list(self.ids):
+        self._table = read_table(path / GROUPS_FILE, GROUPS)
+        if self._table["trajectory_id"].to_pylist() != list(self.ids):
             raise CorruptDataError(
                 f"{path}: {GROUPS_FILE} and {TRAJECTORIES_FILE} name other trajectories", remedy_for(path)
             )
         self._log_prob, self._timesteps, self._trainable = (
-            read_array(self._group, name) for name in ("log_prob", "timesteps", "trainable")
+            read_array(open_array(group, name)) for name in ("log_prob", "timesteps", "trainable")
         )
+        self._latents = open_array(group, "latents")
+        self._latents_dtype = str(group.attrs.get("latents_dtype"))
 
     def read(self, ids: Sequence[str] | None = None) -> TrajectoryArrays:
         """Trajectories in this order; all of them by default.
@@ -121,14 +118,14 @@ class StoredShard:
                 remedy_for(self._path),
             )
         rows = [self._row_of[id_] for id_ in wanted]
-        described = [self._table[row] for row in rows]
+        described = self._table.take(rows).to_pylist()
         try:
             arrays = TrajectoryArrays(
                 ids=wanted,
                 group_ids=tuple(row["group_id"] for row in described),
                 prompts=tuple(row["prompt"] for row in described),
-                latents=read_array(self._group, "latents", rows),
-                latents_dtype=str(self._group.attrs["latents_dtype"]),
+                latents=read_array(self._latents, rows),
+                latents_dtype=self._latents_dtype,
                 log_prob=self._log_prob[rows],
                 timesteps=self._timesteps,
                 trainable=self._trainable,
@@ -141,64 +138,6 @@ class StoredShard:
         if problem := problem_of(arrays):
             raise CorruptDataError(f"{self._path / TRAJECTORIES_FILE}: {problem}", remedy_for(self._path))
         return arrays
-
-
-def read_shard(path: Path, ids: Sequence[str] | None = None) -> TrajectoryArrays:
-    """The trajectories of a shard, all or these in this order; raises as ``StoredShard`` does."""
-    return StoredShard(path).read(ids)
-
-
-def write_prompts(path: Path, prompts: Sequence[str], embeds: NDArray[Any]) -> dict[str, str]:
-    """Write prompt embeddings, once per prompt, into a folder.
-
-    Args:
-        path: An attempt's folder.
-        prompts: [n] different prompts; ``""`` is the unconditional one.
-        embeds: [n, L, D] float32.
-
-    Returns:
-        ``embeddings``: the digest of what was computed, whatever the order of the prompts.
-
-    Raises:
-        ValueError: Prompts repeat, shapes do not fit, or a value is not finite.
-    """
-    if len(set(prompts)) != len(prompts) or not prompts:
-        raise ValueError(f"Expected one or more different prompts, got {list(prompts)}")
-    if embeds.dtype != np.float32 or embeds.ndim != 3 or len(embeds) != len(prompts):
-        raise ValueError(f"embeds are [{len(prompts)}, L, D] float32, got {embeds.shape} {embeds.dtype}")
-    if not np.isfinite(embeds).all():
-        raise ValueError("Prompt embeddings are finite; got NaN or infinity")
-    group = zarr.create_group(path / PROMPTS_FILE, attributes={"format": PROMPTS_FORMAT, "prompts": list(prompts)})
-    write_array(group, "embeds", embeds, ("prompt", "token", "feature"), np.nan, per_row=True)
-    digests = {
-        prompt: content_digest({"prompt": prompt, "embeds": row}) for prompt, row in zip(prompts, embeds, strict=True)
-    }
-    return {"embeddings": merge_digests(digests)}
-
-
-def read_prompts(path: Path, wanted: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """Prompt embeddings, [L, D] float32 by prompt; raises as ``read_shard`` does.
-
-    Args:
-        path: The folder of the prompts' commit.
-        wanted: Different prompts; all of them by default.
-    """
-    group = open_group(path / PROMPTS_FILE, PROMPTS_FORMAT)
-    stored = texts(group, "prompts")
-    prompts = stored if wanted is None else list(wanted)
-    row_of = {prompt: row for row, prompt in enumerate(stored)}
-    if unknown := [prompt for prompt in prompts if prompt not in row_of]:
-        raise MissingDataError(
-            f"{path} has no embedding of {unknown[:3]}; it has {len(stored)} prompts", remedy_for(path)
-        )
-    embeds = read_array(group, "embeds", None if wanted is None else [row_of[prompt] for prompt in prompts])
-    if len(prompts) != len(embeds) or not np.isfinite(embeds).all():
-        raise CorruptDataError(
-            f"{path / PROMPTS_FILE} has {len(prompts)} prompts and {len(embeds)} embeddings, of which "
-            f"{int(np.isfinite(embeds).all(axis=(1, 2)).sum())} are finite",
-            remedy_for(path),
-        )
-    return dict(zip(prompts, embeds, strict=True))
 
 
 def _trajectory_digest(arrays: TrajectoryArrays, row: int) -> str:

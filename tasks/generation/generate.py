@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.commits import Commit
-from storage.trajectories import write_prompts
+from storage.embeddings import write_prompts
 from tasks.context import EpochContext
 from tasks.generation.shards import Check, GeneratedShard, commit_shard, compute_shard
 from tasks.log import logger

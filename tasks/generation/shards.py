@@ -12,8 +12,9 @@ from d3po_core.noise import NoiseAddress
 from d3po_core.records import Group, Trajectories
 from d3po_core.rollout import rollout
 from storage.commits import Commit
+from storage.embeddings import StoredPrompts
 from storage.epoch import Epoch
-from storage.trajectories import TrajectoryArrays, read_prompts, write_shard
+from storage.trajectories import TrajectoryArrays, write_shard
 from tasks.context import EpochContext
 from tasks.log import logger
 from tasks.policies import policy_at_start
@@ -72,9 +73,9 @@ def commit_shard(
     return commit
 
 
-def prompt_embeds(epoch: Epoch, prompts: Sequence[str], commit: Commit | None = None) -> dict[str, torch.Tensor]:
-    """Stored prompt embeddings, [L, D] float32 each; only these are read, from the commit that counts if none is given."""
-    stored = read_prompts(epoch.fetch(commit or epoch.latest("prompts")), sorted(set(prompts)))
+def prompt_embeds(epoch: Epoch, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Stored prompt embeddings, [L, D] float32 each; only these are read."""
+    stored = StoredPrompts(epoch.fetch(epoch.latest("prompts"))).read(sorted(set(prompts)))
     return {prompt: torch.from_numpy(np.array(embeds)) for prompt, embeds in stored.items()}
 
 

@@ -1,22 +1,25 @@
 """The store as the training loop's source of trajectories."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 
 import torch
 
 from d3po_core.records import Trajectories
 from storage.commits import Commit
+from storage.embeddings import StoredPrompts
 from storage.layout import GROUPS_FILE, TRAJECTORIES_FILE
 from storage.trajectories import StoredShard, TrajectoryArrays
 from tasks.context import EpochContext
-from tasks.generation.shards import prompt_embeds
 
 __all__ = ["StoredTrajectories"]
 
-OPEN_SHARDS = 256
-"""Whose tables are kept, some ten kilobytes each: opening a shard takes longer than reading a few rows of it."""
+OPEN_SHARDS = 1024
+"""Whose tables are kept, some ten kilobytes each: opening a shard takes as long as reading its rows for several steps."""
+
+KEPT_EMBEDS = 16 << 20
+"""Bytes of prompt embeddings that are kept: prompts return from group to group."""
 
 
 class StoredTrajectories:
@@ -47,8 +50,17 @@ class StoredTrajectories:
 
     def prompt_embeds(self, prompts: Sequence[str]) -> torch.Tensor:
         """[len(prompts), L, D] float32."""
-        embeds = prompt_embeds(self._epoch, prompts, self._commit("prompts"))
-        return torch.stack([embeds[prompt] for prompt in prompts])
+        return torch.stack([self._embeds_of(prompt) for prompt in prompts])
+
+    @cached_property
+    def _embeds_of(self) -> Callable[[str], torch.Tensor]:
+        """A prompt's embedding, [L, D] float32, read when it is first asked for."""
+        stored = StoredPrompts(self._epoch.fetch(self._commit("prompts")))
+
+        def read(prompt: str) -> torch.Tensor:
+            return torch.from_numpy(stored.read([prompt])[prompt])
+
+        return lru_cache(max(1, KEPT_EMBEDS // stored.bytes_each))(read)
 
     def _opened(self, name: str) -> StoredShard:
         """A shard with what training needs of it verified: its pictures need not be read."""

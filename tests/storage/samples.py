@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from storage.commits import Commit
+from storage.embeddings import write_prompts
 from storage.epoch import Epoch
 from storage.layout import shard_name
 from storage.run import Run
 from storage.tables import PAIRS, rows_digest, write_table
-from storage.trajectories import TrajectoryArrays, write_prompts, write_shard
+from storage.trajectories import TrajectoryArrays, write_shard
 
 STEPS = 3
 PAIR = {

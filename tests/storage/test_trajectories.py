@@ -12,13 +12,11 @@ from PIL import Image
 from storage.errors import CorruptDataError, MissingDataError, UnknownFormatError
 from storage.tables import GROUPS, read_rows
 from storage.trajectories import (
+    StoredShard,
     TrajectoryArrays,
-    read_prompts,
-    read_shard,
-    write_prompts,
     write_shard,
 )
-from storage.zarr_arrays import open_group, read_array, write_array
+from storage.zarr_arrays import open_array, open_group, read_array, write_array
 from tests.storage.samples import trajectories
 
 LATENTS = "traj.zarr/latents/c/0/0/0/0/0"
@@ -45,7 +43,7 @@ def assert_equal(found, expected):
 def test_a_shard_comes_back_bit_for_bit(tmp_path, dtype):
     arrays, images = trajectories([3, 4, 5], dtype)
     write_shard(tmp_path, arrays, images)
-    assert_equal(read_shard(tmp_path), arrays)
+    assert_equal(StoredShard(tmp_path).read(), arrays)
     for id_, image in zip(arrays.ids, images, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "images" / f"{id_}.png")), image)
     rows = read_rows(tmp_path / "groups.parquet", GROUPS)
@@ -57,8 +55,8 @@ def test_a_shard_comes_back_bit_for_bit(tmp_path, dtype):
     deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_trajectories_are_read_by_id_in_the_order_asked(shard, order):
-    whole = read_shard(shard)
-    found = read_shard(shard, [whole.ids[row] for row in order])
+    whole = StoredShard(shard).read()
+    found = StoredShard(shard).read([whole.ids[row] for row in order])
     np.testing.assert_array_equal(found.latents, whole.latents[order])
     np.testing.assert_array_equal(found.log_prob, whole.log_prob[order])
     assert found.prompts == tuple(whole.prompts[row] for row in order)
@@ -69,11 +67,11 @@ def test_reading_some_rows_takes_the_memory_of_these_rows(tmp_path):
     latents = np.random.default_rng(0).normal(size=(24, 5, 4, 32, 32)).astype("float32")
     group = zarr.create_group(tmp_path / "some.zarr", attributes={"format": "some"})
     write_array(group, "latents", latents, ("trajectory", "state", "channel", "height", "width"), np.nan, per_row=True)
-    stored, rows = open_group(tmp_path / "some.zarr", "some"), [20, 21, 3, 2, 9, 3]
-    read_array(stored, "latents", rows)  # what is imported at the first use is not counted
+    stored, rows = open_array(open_group(tmp_path / "some.zarr", "some"), "latents"), [20, 21, 3, 2, 9, 3]
+    read_array(stored, rows)  # what is imported at the first use is not counted
     tracemalloc.start()
     try:
-        found = read_array(stored, "latents", rows)
+        found = read_array(stored, rows)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -116,10 +114,10 @@ def test_a_deleted_or_empty_chunk_never_reads_as_fill_values(shard, array):
     (file,) = (path for path in (shard / "traj.zarr" / array / "c").rglob("*") if path.is_file())
     file.write_bytes(b"")
     with pytest.raises(MissingDataError, match=rf"{array}.*missing or empty(.|\n)*d3po heal \S*/demo --epoch 3"):
-        read_shard(shard)
+        StoredShard(shard).read()
     file.unlink()
     with pytest.raises(MissingDataError, match=array):
-        read_shard(shard, ["g000000-0"])
+        StoredShard(shard).read(["g000000-0"])
 
 
 @given(data=st.data())
@@ -134,7 +132,7 @@ def test_a_flipped_bit_in_the_latents_is_noticed(shard, data):
     (shard / LATENTS).write_bytes(bytes(broken))
     try:
         with pytest.raises(CorruptDataError, match=r"latents(.|\n)*next: d3po heal \S*/demo --epoch 3"):
-            read_shard(shard)
+            StoredShard(shard).read()
     finally:
         (shard / LATENTS).write_bytes(whole)
 
@@ -144,7 +142,7 @@ def test_a_truncated_chunk_is_noticed(shard):
     for length in (1, 10, len(whole) // 2, len(whole) - 1):
         (shard / LATENTS).write_bytes(whole[:length])
         with pytest.raises(CorruptDataError, match="latents"):
-            read_shard(shard)
+            StoredShard(shard).read()
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "latents/zarr.json"])
@@ -153,26 +151,26 @@ def test_broken_metadata_are_noticed(shard, name, how):
     path = shard / "traj.zarr" / name
     path.unlink() if how == "delete" else path.write_bytes(b"")
     with pytest.raises((CorruptDataError, MissingDataError), match=r"traj\.zarr(.|\n)*d3po heal"):
-        read_shard(shard)
+        StoredShard(shard).read()
 
 
 def test_another_format_is_refused_by_name(shard):
     path = shard / "traj.zarr" / "zarr.json"
     path.write_text(path.read_text().replace("d3po-trajectories/1", "d3po-trajectories/9"))
     with pytest.raises(UnknownFormatError, match="d3po-trajectories/9"):
-        read_shard(shard)
+        StoredShard(shard).read()
 
 
 def test_a_shard_of_other_trajectories_is_noticed(shard, tmp_path):
     _write(tmp_path / "other", *trajectories([7, 8]))
     shutil.copy(tmp_path / "other" / "groups.parquet", shard / "groups.parquet")
     with pytest.raises(CorruptDataError, match="name other trajectories"):
-        read_shard(shard)
+        StoredShard(shard).read()
 
 
 def test_an_unknown_id_is_named(shard):
     with pytest.raises(MissingDataError, match="g000099-0"):
-        read_shard(shard, ["g000099-0"])
+        StoredShard(shard).read(["g000099-0"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -214,39 +212,7 @@ def test_images_must_fit(tmp_path):
 def test_a_shard_can_have_no_images(tmp_path):
     arrays, _ = trajectories([0])
     assert list(write_shard(tmp_path, arrays, None)) == ["trajectories"]
-    assert_equal(read_shard(tmp_path), arrays)
-
-
-def test_prompts_come_back(tmp_path):
-    embeds = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
-    prompts = ["", "ein Löwe", "一只猫"]
-    content = write_prompts(tmp_path, prompts, embeds)
-    found = read_prompts(tmp_path)
-    assert list(found) == prompts
-    np.testing.assert_array_equal(found["ein Löwe"], embeds[1])
-    (tmp_path / "other").mkdir()
-    assert write_prompts(tmp_path / "other", prompts[::-1], embeds[::-1].copy()) == content
-
-
-def test_prompts_without_their_bytes_are_noticed(tmp_path):
-    write_prompts(tmp_path, ["a"], np.ones((1, 2, 3), np.float32))
-    (tmp_path / "prompts.zarr" / "embeds" / "c" / "0" / "0" / "0").unlink()
-    with pytest.raises(MissingDataError, match="embeds"):
-        read_prompts(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("prompts", "embeds", "message"),
-    [
-        (["a", "a"], np.ones((2, 1, 1), np.float32), "different prompts"),
-        (["a"], np.ones((1, 1, 1), np.float64), "float32"),
-        (["a"], np.full((1, 1, 1), np.nan, np.float32), "finite"),
-        ([], np.ones((0, 1, 1), np.float32), "different prompts"),
-    ],
-)
-def test_prompts_are_checked(tmp_path, prompts, embeds, message):
-    with pytest.raises(ValueError, match=message):
-        write_prompts(tmp_path, prompts, embeds)
+    assert_equal(StoredShard(tmp_path).read(), arrays)
 
 
 def _write(path, arrays, images):
@@ -268,7 +234,7 @@ def test_images_without_a_transition_are_trajectories_of_one_state(tmp_path):
         trainable=np.zeros(0, bool),
     )
     content = write_shard(tmp_path, arrays, None)
-    read = read_shard(tmp_path, ["g000000-1", "g000000-0"])
+    read = StoredShard(tmp_path).read(["g000000-1", "g000000-0"])
     assert np.array_equal(read.latents, latents[::-1])
     assert (read.log_prob.shape, read.timesteps.shape, read.trainable.shape) == ((2, 0), (0,), (0,))
     assert len(set(content["trajectories"].values())) == 2

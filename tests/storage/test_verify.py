@@ -13,7 +13,7 @@ from storage.layout import shard_name
 from storage.manifest import build_seal, environment, verify_epoch
 from storage.prune import abandoned, checkpoints, prune
 from storage.run import Run
-from storage.trajectories import read_shard
+from storage.trajectories import StoredShard
 from tests.storage.samples import commit_epoch, commit_shard, commit_text, tamper, tampered
 
 
@@ -240,7 +240,7 @@ def test_commits_are_copied_whole_into_another_run(root, sealed):
     assert copy.details["copied_from"]["digest"] == original.digest
     for key in sealed.backend.keys("epochs/0000/shards"):
         sealed.backend.remove(key)
-    assert read_shard(target.fetch(copy)).ids[0] == "g000000-0"
+    assert StoredShard(target.fetch(copy)).read().ids[0] == "g000000-0"
     with pytest.raises(MissingDataError, match="has no commit reference"):
         copy_commit(source, "reference", target)
 

@@ -16,7 +16,7 @@ from d3po_core.preferences import judgements_to_pairs
 from flows.epoch_run import run_epoch
 from storage.manifest import build_seal, environment
 from storage.tables import GROUPS, read_rows
-from storage.trajectories import read_shard
+from storage.trajectories import StoredShard
 from storage.verify import damage, verify_epoch
 from tasks.config import Configuration
 from tasks.config_reading import load_configuration
@@ -98,7 +98,7 @@ def test_images_are_trajectories_without_a_transition(configuration: Configurati
     done = import_preferences(configuration, write(tmp_path, [row(), row(caption="two dots")]))
     context = context_of(done, configuration)
     [name] = context.plan["shards"]
-    arrays = read_shard(context.epoch.fetch(context.epoch.latest(name)))
+    arrays = StoredShard(context.epoch.fetch(context.epoch.latest(name))).read()
     assert (arrays.latents.shape, arrays.log_prob.shape, arrays.timesteps.shape) == ((4, 1, 4, 8, 8), (4, 0), (0,))
     policy = policy_for(configuration)
     images = np.stack(list(images_of(context, name).values()))
