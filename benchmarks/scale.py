@@ -2,16 +2,19 @@
 
     python -m benchmarks.scale --out benchmarks/scale.json
 
-Whole programmed epochs by `d3po run CONFIG --here` against a Prefect server of their own: T = 4, of which the
-first two transitions are trained on, in shards of 16 groups: one is computed while another is stored at every size, so
-that what is compared is not one shard with two. Resident memory is sampled five times a second, of the flow's process (generate, then
-judge) and of the training process, its peak in each tenth of the time too; what a trajectory costs comes from the times
-of the shards' commits and of the trainer's steps, in tenths of the run.
+Whole programmed epochs by `d3po run CONFIG --here` against a Prefect server of their own: T = 4, of which the first two
+transitions are trained on, in shards and optimizer steps of 10 groups, five of them for 100 trajectories: one shard is
+computed while another is stored at every size, so that what is compared is not one shard with two, and no step is
+smaller than the others. A small run is over in seconds, so it is measured several times. Resident memory is sampled five
+times a second, of the flow's process (generate, then judge) and of the training process, and its peak taken in each tenth
+of the time too; the peak of a whole training is what the trainer says. What a trajectory costs comes from the times of the
+shards' commits and of the trainer's steps, in tenths of the run.
 """
 
 import argparse
 import itertools
 import json
+import re
 import subprocess
 import tempfile
 import threading
@@ -19,7 +22,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -28,9 +31,9 @@ from d3po_core.config import TrainingConfig
 from storage.run import Run
 from tasks.config_reading import load_configuration
 
-SIZES = (100, 1_000, 10_000)
-AT_ONCE = 32
-"""Trajectories of a shard, and of an optimizer step: 16 groups of two."""
+SIZES = (100, 100, 100, 100, 100, 1_000, 10_000)
+AT_ONCE = 20
+"""Trajectories of a shard, and of an optimizer step: 10 groups of two."""
 
 
 def measure(folder: Path, config: Path, trajectories: int, environment: dict[str, str]) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def measure(folder: Path, config: Path, trajectories: int, environment: dict[str
         "megabytes": {
             "generate": _peak(samples, "flow", 0, stored[-1]),
             "judge": _peak(samples, "flow", stored[-1], judged + 0.5),
-            "train": _peak(samples, "train", judged, time.time()),
+            "train": _said_peak(log),
             "flow, meanwhile and to the end": _peak(samples, "flow", judged + 0.5, time.time()),
         },
         "megabytes in tenths": {
@@ -73,12 +76,14 @@ def measure(folder: Path, config: Path, trajectories: int, environment: dict[str
 
 def _configuration(folder: Path, config: Path, trajectories: int) -> Path:
     whole = load_configuration(config)
-    training = TrainingConfig(learning_rate=1e-4, groups_per_step=16, first_transitions=2, checkpoint_every=100)
+    training = TrainingConfig(
+        learning_rate=1e-4, groups_per_step=AT_ONCE // 2, first_transitions=2, checkpoint_every=100
+    )
     changed = whole.model_copy(
         update={
             "run": f"scale-{trajectories}",
-            "sampling": whole.sampling.model_copy(update={"num_inference_steps": 4, "groups_per_batch": 16}),
-            "orchestration": whole.orchestration.model_copy(update={"groups_per_shard": 16}),
+            "sampling": whole.sampling.model_copy(update={"num_inference_steps": 4, "groups_per_batch": AT_ONCE // 2}),
+            "orchestration": whole.orchestration.model_copy(update={"groups_per_shard": AT_ONCE // 2}),
             "prompts": whole.prompts.model_copy(update={"groups_per_epoch": trajectories // 2}),
             "evaluation": whole.evaluation.model_copy(update={"prompts": None}),
             "training": training,
@@ -108,6 +113,13 @@ def _samples(flow: psutil.Process) -> Iterator[tuple[float, str, float]]:
             if not flow.is_running():
                 return
         time.sleep(0.2)
+
+
+def _said_peak(log: TextIO) -> float:
+    """The trainer's own word: it ends right after its largest moment, which samples may miss."""
+    log.seek(0)
+    (megabytes,) = re.findall(r"the trainer's peak memory: (\d+) MB", log.read())
+    return float(megabytes)
 
 
 def _peak(samples: list[tuple[float, str, float]], who: str, begin: float, end: float) -> float:
@@ -151,8 +163,10 @@ def main() -> None:
     arguments = parser.parse_args()
     found = []
     with tempfile.TemporaryDirectory() as folder, prefect_server(Path(folder)) as environment:
-        for size in arguments.sizes:
-            found.append(measure(Path(folder), arguments.config, size, environment))
+        for place, size in enumerate(arguments.sizes):
+            own = Path(folder, str(place))
+            own.mkdir()
+            found.append(measure(own, arguments.config, size, environment))
             print(json.dumps(found[-1], indent=1), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")

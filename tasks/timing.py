@@ -1,7 +1,6 @@
 """How fast this device is with this model: a few real steps of sampling and of training, timed."""
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from d3po_core.devices import use_threads
+from d3po_core.devices import peak_megabytes, use_threads
 from d3po_core.memory import forward_backward
 from d3po_core.policy import Policy
 from d3po_core.records import Trajectories
@@ -85,7 +84,7 @@ def time_steps(policy: Policy, configuration: Configuration, rows: int) -> StepT
     step, decoding = median_seconds(policy, sample), median_seconds(policy, lambda: policy.decode(latents))
     training = median_seconds(policy, lambda: forward_backward(policy, rows)) / rows
     unmerged = median_seconds(policy, pass_first) / rows
-    peak = _peak(policy)
+    peak = peak_megabytes(policy.device)
     return StepTimes(
         sampled_evaluation=step / batch,
         unmerged_evaluation=unmerged,
@@ -166,10 +165,3 @@ def _median(call: Callable[[], object]) -> float:
         call()
         times.append(time.perf_counter() - begun)
     return median(times[1:])
-
-
-def _peak(policy: Policy) -> float:
-    if policy.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(policy.device) / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -21,6 +21,7 @@ import torch
 
 from d3po_core.checkpoint import CheckpointState
 from d3po_core.config import ObjectiveConfig
+from d3po_core.devices import peak_megabytes
 from d3po_core.errors import TrainingError
 from d3po_core.policy import Policy
 from d3po_core.training import train
@@ -167,6 +168,7 @@ def run(context: EpochContext, attempt_id: str) -> None:
         attempt.finish(result.state)
         spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items())
         print(f"training took {time.perf_counter() - begun:.2f} s: loading {loading:.2f} s, {spent}", flush=True)
+        print(f"the trainer's peak memory: {peak_megabytes(policy.device):.0f} MB", flush=True)
 
 
 def _objective(context: EpochContext) -> ObjectiveConfig:

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from d3po_core.devices import make_deterministic, pick_device, use_threads
+from d3po_core.devices import make_deterministic, peak_megabytes, pick_device, use_threads
 
 
 def test_threads_are_fixed_for_the_thread_that_calls() -> None:
@@ -42,6 +42,14 @@ def test_devices() -> None:
         assert pick_device("auto") == torch.device("cpu")
         with pytest.raises(ValueError, match=r"model\.device is 'cuda:1', but torch finds no CUDA device"):
             pick_device("cuda:1")
+
+
+def test_a_peak_is_remembered() -> None:
+    before = peak_megabytes(torch.device("cpu"))
+    more = torch.ones(int(before * 1e6) // 4 + 25_000_000)
+    assert before + 100 <= peak_megabytes(torch.device("cpu")) < 3 * before + 200
+    del more
+    assert peak_megabytes(torch.device("cpu")) >= before + 100
 
 
 @pytest.mark.gpu
