@@ -11,11 +11,13 @@ This module does not decide what shares noise: that is in the addresses its call
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 __all__ = ["NoiseAddress", "generator", "normal"]
+
+_spelled = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class NoiseAddress:
     """The denoising step, or the inner epoch of an order."""
 
     def __str__(self) -> str:
-        return json.dumps({"address": 1, **asdict(self)}, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return _spelled({"address": 1, **{name: getattr(self, name) for name in self.__slots__}})
 
     @property
     def key(self) -> int:
