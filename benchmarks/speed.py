@@ -15,6 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -30,7 +31,7 @@ from tasks.config import Configuration
 from tasks.config_reading import load_configuration
 from tasks.context import EpochContext
 from tasks.generation.generate import write_prompt_embeds
-from tasks.generation.shards import write_generated
+from tasks.generation.shards import commit_shard, compute_shard
 from tasks.policies import policy_for
 from tasks.training import trainer
 from tasks.training.attempt import training_attempt
@@ -51,7 +52,8 @@ CASES = {
 OPPONENT_PAIRS = 4
 OPPONENT_THREADS = (1, 2)
 """Batches of one gain little by a second thread, or lose; the faster of the two is compared."""
-SAMPLED_GROUPS = 32
+SAMPLED_GROUPS = 128
+"""A demo epoch's: two shards."""
 
 
 def configured(
@@ -135,8 +137,12 @@ def sampling(context: EpochContext, rounds: int, best: Best) -> dict[str, Any]:
 
         def generated() -> None:
             write_prompt_embeds(own, supersede=True)
-            for name in own.plan["shards"]:
-                write_generated(own, name)
+            with ThreadPoolExecutor(1) as storing:  # as the flow does: one shard is stored while the next is computed
+                stored = [
+                    storing.submit(commit_shard, own, name, compute_shard(own, name)) for name in own.plan["shards"]
+                ]
+            for shard in stored:
+                shard.result()
 
         return generated
 
