@@ -72,7 +72,7 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     # An arena for every thread: what reading and storing keep would else lie between the blocks of the computing, which
-    # then find no hole that is large enough, and a training grows by up to 150 MB. Glibc's own limit is 8 a core.
+    # then find no hole that is large enough (docs/decisions/0014). Glibc's own limit is 8 a core.
     options = ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 16 << 20), (M_ARENA_MAX, 64))
     for option, size in options:
         mallopt(option, size)

@@ -1,7 +1,7 @@
 """Trajectories in zarr and PNG: write a shard, read it back; digests of what was computed.
 
-Letters: n trajectories, T denoising steps, C × H × W latents, h × w pixels. One chunk is
-one trajectory and one zarr shard holds all n, written in one assignment; chunks carry crc32c and are not compressed.
+Letters: n trajectories, T denoising steps, C × H × W latents, h × w pixels. One chunk is one trajectory and one zarr
+shard holds all n, written in one assignment; chunks carry crc32c and are not compressed.
 A missing zarr shard would read as its fill value: that is NaN, and NaN latents are refused in both directions.
 """
 
@@ -93,7 +93,7 @@ class StoredShard:
         group = open_group(path / TRAJECTORIES_FILE, TRAJECTORIES_FORMAT)
         self.ids = tuple(texts(group, "trajectory_ids"))
         self._row_of = {id_: row for row, id_ in enumerate(self.ids)}
-        self._table = read_table(path / GROUPS_FILE, GROUPS)
+        self._table = read_table(path / GROUPS_FILE, GROUPS).select(["trajectory_id", "group_id", "prompt", "seeds"])
         if self._table["trajectory_id"].to_pylist() != list(self.ids):
             raise CorruptDataError(
                 f"{path}: {GROUPS_FILE} and {TRAJECTORIES_FILE} name other trajectories", remedy_for(path)

@@ -16,7 +16,8 @@ from tasks.context import EpochContext
 __all__ = ["StoredTrajectories"]
 
 OPEN_SHARDS = 1024
-"""Whose tables are kept, some ten kilobytes each: opening a shard takes as long as reading its rows for several steps."""
+"""Whose tables and open arrays are kept, ten to thirty kilobytes each: opening a shard takes as long as reading its rows
+in several steps."""
 
 KEPT_EMBEDS = 16 << 20
 """Bytes of prompt embeddings that are kept: prompts return from group to group."""

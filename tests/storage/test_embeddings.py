@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
+import zarr
 
-from storage.embeddings import StoredPrompts, write_prompts
+from storage.embeddings import PROMPTS_FORMAT, StoredPrompts, write_prompts
 from storage.errors import CorruptDataError, MissingDataError
+from storage.zarr_arrays import write_array
+from tests.support.project import flip_byte
+
+EMBEDS = "prompts.zarr/embeds/c/0/0/0"
 
 
 def test_prompts_come_back(tmp_path):
@@ -18,7 +23,7 @@ def test_prompts_come_back(tmp_path):
 
 def test_prompts_without_their_bytes_are_noticed(tmp_path):
     write_prompts(tmp_path, ["a"], np.ones((1, 2, 3), np.float32))
-    (tmp_path / "prompts.zarr" / "embeds" / "c" / "0" / "0" / "0").unlink()
+    (tmp_path / EMBEDS).unlink()
     with pytest.raises(MissingDataError, match="embeds"):
         StoredPrompts(tmp_path).read()
 
@@ -55,3 +60,21 @@ def test_a_prompt_too_many_is_noticed(tmp_path):
     description.write_text(description.read_text().replace('"a"', '"a", "c"'))
     with pytest.raises(CorruptDataError, match="3 prompts and embeddings"):
         StoredPrompts(tmp_path)
+
+
+def test_damage_is_noticed_in_prompts_that_are_open(tmp_path):
+    write_prompts(tmp_path, ["a", "b"], np.ones((2, 2, 3), np.float32))
+    stored = StoredPrompts(tmp_path)
+    stored.read(["b"])
+    flip_byte(tmp_path / EMBEDS, 0)
+    with pytest.raises(CorruptDataError, match="embeds cannot be read"):
+        stored.read(["a"])
+    stored.read(["b"])
+
+
+def test_what_is_not_finite_is_noticed(tmp_path):
+    group = zarr.create_group(tmp_path / "prompts.zarr", attributes={"format": PROMPTS_FORMAT, "prompts": ["a", "b"]})
+    embeds = np.array([1, np.inf], np.float32).reshape(2, 1, 1)
+    write_array(group, "embeds", embeds, ("prompt", "token", "feature"), np.nan, per_row=True)
+    with pytest.raises(CorruptDataError, match=r"of 2 embeddings 1 are finite"):
+        StoredPrompts(tmp_path).read()

@@ -18,6 +18,7 @@ from storage.trajectories import (
 )
 from storage.zarr_arrays import open_array, open_group, read_array, write_array
 from tests.storage.samples import trajectories
+from tests.support.project import flip_byte
 
 LATENTS = "traj.zarr/latents/c/0/0/0/0/0"
 
@@ -77,6 +78,18 @@ def test_reading_some_rows_takes_the_memory_of_these_rows(tmp_path):
         tracemalloc.stop()
     np.testing.assert_array_equal(found, latents[rows])
     assert peak < 3 * found.nbytes
+
+
+@pytest.mark.parametrize(("how", "error"), [("flipped", CorruptDataError), ("gone", MissingDataError)])
+def test_damage_is_noticed_in_a_shard_that_is_open(shard, how, error):
+    stored = StoredShard(shard)
+    stored.read(["g000000-0"])
+    if how == "gone":
+        (shard / LATENTS).unlink()
+    else:
+        flip_byte(shard / LATENTS, 0)
+    with pytest.raises(error, match="latents"):
+        stored.read(["g000000-0"])
 
 
 def test_content_depends_on_numbers_alone(tmp_path):

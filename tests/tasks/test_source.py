@@ -5,11 +5,13 @@ import shutil
 import pytest
 import torch
 
+from storage.embeddings import StoredPrompts
 from storage.errors import StorageError
 from storage.manifest import verify_epoch
 from storage.seals import epoch_content
 from tasks.context import EpochContext
 from tasks.labels.pull import images_of
+from tasks.training import source
 from tasks.training.source import StoredTrajectories
 from tasks.upkeep.heal import heal
 from tests.support.project import flip_byte
@@ -18,16 +20,16 @@ from .conftest import Begin, again
 
 
 def test_groups_come_in_the_order_asked_from_several_shards(generated: EpochContext):
-    source = StoredTrajectories(generated)
+    stored = StoredTrajectories(generated)
     asked = ["g000005", "g000000", "g000003"]
-    read = source.read(asked)
+    read = stored.read(asked)
     assert read.ids == tuple(f"{group}-{image}" for group in asked for image in range(2))
     assert read.group_ids == tuple(group for group in asked for _ in range(2))
     assert read.latents.shape == (6, 5, 4, 8, 8)
     assert read.log_prob.shape == (6, 4)
     assert read.log_prob.dtype == torch.float64
     for row, id in enumerate(read.ids):
-        alone = source.read([id.rpartition("-")[0]])
+        alone = stored.read([id.rpartition("-")[0]])
         at = alone.ids.index(id)
         assert torch.equal(read.latents[row], alone.latents[at])
         assert torch.equal(read.log_prob[row], alone.log_prob[at])
@@ -41,13 +43,20 @@ def test_a_group_shares_its_initial_noise(generated: EpochContext):
     assert not torch.equal(read.latents[0, 1], read.latents[1, 1])
 
 
-def test_prompt_embeddings(generated: EpochContext):
-    source = StoredTrajectories(generated)
-    prompts = [group.prompt for group in generated.groups().values()]
-    embeds = source.prompt_embeds([*prompts, ""])
-    assert embeds.shape == (7, 16, 16)
-    assert embeds.dtype == torch.float32
-    assert torch.equal(source.prompt_embeds([prompts[3]])[0], embeds[3])
+@pytest.mark.parametrize("kept", [1, 16 << 20])
+def test_prompt_embeddings(generated: EpochContext, kept: int, monkeypatch: pytest.MonkeyPatch):
+    """Those that are kept, and those that are read again as there is no room for them."""
+    monkeypatch.setattr(source, "KEPT_EMBEDS", kept)
+    stored = StoredPrompts(generated.epoch.fetch(generated.epoch.latest("prompts"))).read()
+    prompts = [*(group.prompt for group in generated.groups().values()), ""]
+    trajectories = StoredTrajectories(generated)
+    for asked in (prompts, prompts[::-1], prompts[3:4]):
+        embeds = trajectories.prompt_embeds(asked)
+        assert embeds.shape == (len(asked), 16, 16)
+        assert embeds.dtype == torch.float32
+        assert all(
+            torch.equal(row, torch.from_numpy(stored[prompt])) for row, prompt in zip(embeds, asked, strict=True)
+        )
 
 
 def test_bfloat16_latents_survive_the_store(begin: Begin):
