@@ -19,9 +19,11 @@ from statistics import median
 from typing import Any
 
 import psutil
+import torch
 
 from benchmarks.in_memory import InMemory, first_preferred, loaded, one_prompt, sampled
 from benchmarks.opponent import Opponent
+from d3po_core.devices import peak_megabytes
 from d3po_core.memory import peak_bytes
 from d3po_core.policy import Policy
 from d3po_core.records import Pair, Trajectories
@@ -53,7 +55,7 @@ def measure(configuration: Configuration, micro_batch: int, checkpointing: bool)
     at_rest = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     make()()
-    resident = _peak_resident() - at_rest
+    resident = peak_megabytes(torch.device("cpu")) - at_rest / 1e6
     seconds = []
     for _ in range(ROUNDS):
         call = make()
@@ -66,13 +68,8 @@ def measure(configuration: Configuration, micro_batch: int, checkpointing: bool)
         "checkpointing": checkpointing,
         "ms": round(median(seconds) / transitions * 1e3, 1),
         "tensors_mb": round(peak_bytes(policy.device, lambda: profiled()()) / 1e6, 1),
-        "resident_mb": round(resident / 1e6, 1),
+        "resident_mb": round(resident, 1),
     }
-
-
-def _peak_resident() -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 def _published(

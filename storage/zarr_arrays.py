@@ -89,7 +89,7 @@ def read_array(array: zarr.Array, rows: Sequence[int] | None = None) -> NDArray[
                 f"{stored} is missing or empty; zarr would read it as {array.fill_value} without a word",
                 remedy_for(where),
             )
-        return np.asarray(array[...]) if rows is None else _rows_of(array, np.asarray(rows))
+        return np.asarray(array[...]) if rows is None else _rows_of(array, np.asarray(rows, dtype=np.intp))
     except (ValueError, TypeError, RuntimeError) as error:
         raise CorruptDataError(f"{where} cannot be read: {error}", remedy_for(where)) from None
 
@@ -104,7 +104,7 @@ def _rows_of(array: zarr.Array, rows: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(array[...])[rows]
     values = np.empty((len(rows), *array.shape[1:]), array.dtype)
     places = np.argsort(rows, kind="stable")
-    for together in np.split(places, np.flatnonzero(np.diff(rows[places]) != 1) + 1):
+    for together in filter(len, np.split(places, np.flatnonzero(np.diff(rows[places]) != 1) + 1)):
         first = int(rows[together[0]])
         values[together] = array[first : first + len(together)]
     return values

@@ -50,6 +50,7 @@ def test_some_prompts_are_read_in_the_order_asked(tmp_path):
     found = stored.read(["c", ""])
     assert list(found) == ["c", ""]
     np.testing.assert_array_equal(found["c"], embeds[3])
+    assert stored.read([]) == {}
     with pytest.raises(MissingDataError, match=r"no embedding of \['d'\]; it has 4 prompts"):
         stored.read(["a", "d"])
 
