@@ -6,8 +6,8 @@
 
 Each round does the three one after the other, so that whatever else the machine does meets all of them alike; the
 ratios are medians over rounds of a round's own ratios. The product's training is the training process's own function
-from reading the store to the committed adapter, its sampling is a shard's from the
-plan, with the prompts' encoding, to the commit.
+from reading the store to the committed adapter, its sampling is two shards' from
+the prompts' encoding to the commit, the first being stored while the second is computed.
 """
 
 import argparse

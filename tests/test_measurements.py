@@ -37,6 +37,38 @@ def test_memory_is_published_as_it_was_measured() -> None:
         assert len(shown) == 1, row
 
 
+SPEED = {
+    "k = 2": "| training, k = 2, a pair's transition |",
+    "k = 7, 3 marked": "| training, k = 7 with 3 marked, a pair's transition |",
+    "k = 2, an optimizer step per pair": "| training, k = 2, an optimizer step per pair |",
+    "k = 7, 3 marked, an optimizer step per group": "| training, k = 7 with 3 marked, an optimizer step per group |",
+    "k = 2, 5 of 20 transitions": "| training, k = 2, 5 drawn of the 20 transitions, over all 20 |",
+    "sampling": "| sampling, an image with everything on disk |",
+}
+
+
+def test_speed_is_published_as_it_was_measured() -> None:
+    measured = json.loads((REPOSITORY / "benchmarks" / "speed.json").read_text())
+    assert {name for name in measured if not name.startswith("sweep")} == set(SPEED)
+    for name, begin in SPEED.items():
+        floor, published = measured[name]["product/floor"], measured[name]["opponent/product"]
+        digits = 0 if published["median"] >= 10 else 2 if published["median"] < 2 else 1
+        [line] = [line for line in PUBLISHED if line.startswith(begin)]
+        assert f"| {_with_range(published, digits)} | {_with_range(floor, 2)} |" in line
+
+
+def test_the_share_is_published_as_it_was_measured() -> None:
+    median = json.loads((REPOSITORY / "benchmarks" / "share.json").read_text())["median"]
+    shown = ("flow run", "computing", "starts of processes, networks read", "orchestration and storage")
+    values = [line.rstrip("| ").rpartition(" ")[2] for line in PUBLISHED]
+    place = PUBLISHED.index(f"| the flow run | {median['flow run']:.1f} |")
+    assert {f"{median[name]:.1f}" for name in shown} <= set(values[place : place + 6])
+
+
+def _with_range(ratio: dict[str, float], digits: int) -> str:
+    return f"{ratio['median']:.{digits}f} ({ratio['least']:.{digits}f}–{ratio['most']:.{digits}f})"
+
+
 def test_runs_go_on_with_the_rows_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, asked = tmp_path / "rows.jsonl", []
 
