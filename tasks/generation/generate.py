@@ -7,6 +7,7 @@ is sent, which on a busy or unreachable server is long after the shard is stored
 
 import time
 
+import pandas  # noqa: F401  # pyarrow imports it with the first table it writes: beside computing that takes a second
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 

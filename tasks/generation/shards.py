@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas  # noqa: F401  # pyarrow imports it with the first table it writes: beside computing that takes a second
 import torch
 
 from d3po_core.noise import NoiseAddress
