@@ -12,24 +12,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.random.bit_generator import ISeedSequence
 
 __all__ = ["NoiseAddress", "generator", "normal"]
 
 _spelled = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
-
-
-class _Key(ISeedSequence):
-    """A Philox key, given as numpy gives the key of a seed: ``Philox(key=…)`` asks the system for entropy it never uses."""
-
-    def __init__(self, key: int) -> None:
-        self._key = key
-
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
-        return np.frombuffer(self._key.to_bytes(16, "little"), "<u8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +46,7 @@ class NoiseAddress:
 
     def generator(self) -> np.random.Generator:
         """A fresh generator at the beginning of this address's stream."""
-        return np.random.Generator(np.random.Philox(_Key(self.key)))  # type: ignore[arg-type]  # numpy asks for less
+        return np.random.Generator(np.random.Philox(key=self.key))
 
     def normal(self, shape: Sequence[int]) -> np.ndarray:
         """Standard normals, float32, of this shape: always the beginning of the stream."""
