@@ -278,12 +278,19 @@ def _await(supervisor: Any, name: str, answers: Callable[[], bool]) -> None:
         if state in ("FATAL", "UNKNOWN", "STOPPED"):
             break
         time.sleep(0.2)
-    log = supervisor.program_log(name)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.exists() else "(no output)"
+    process = supervisor.process(name)
     raise ServicesError(
-        f"{name} did not come up (state {supervisor.process(name).state}, limit {START_SECONDS[name]:g} s); its last words:\n{tail}",
-        remedy=f"see {log}, then d3po services up",
+        f"{name} did not come up (state {process.state}, limit {START_SECONDS[name]:g} s): {process.detail}; "
+        f"its last words:\n{_last_words(process.log)}",
+        remedy=f"see {process.log}, then d3po services up",
     )
+
+
+def _last_words(log: Path) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) or "(no output)"
+    except OSError as error:
+        return f"(no log: {error})"
 
 
 def _ensure_work_pool(settings: dict) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 
-from supervisor.xmlrpc import SupervisorTransport, UnixStreamHTTPConnection
+from supervisor.xmlrpc import Faults, SupervisorTransport, UnixStreamHTTPConnection
 
 from flows.label_studio_server import ServicesError
 
@@ -115,9 +115,20 @@ class Supervisor:
             self._call("addProcessGroup", name)
 
     def start(self, name: str) -> None:
-        """Start a program unless it runs."""
-        if self.process(name).state not in ("RUNNING", "STARTING"):
+        """Start a program unless it runs; what becomes of it, its state tells afterwards.
+
+        Raises:
+            ServicesError: Its command is not there or is no program.
+        """
+        try:
             self._call("startProcess", name, False)
+        except xmlrpc.client.Fault as fault:
+            # One that ends before supervisord first looks is refused as one that cannot be spawned; both are tried again.
+            if fault.faultCode not in (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR):
+                raise ServicesError(
+                    f"supervisord does not start {name}: {fault.faultString}",
+                    remedy=f"see its command in {self.configuration}, then d3po services up",
+                ) from fault
 
     def stop(self, name: str) -> None:
         """Stop a program and its children, and wait for it.
