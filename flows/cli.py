@@ -4,6 +4,8 @@ RUN is a run's folder as it lies there (``runs/demo``, ``s3://bucket/runs/demo``
 run's folder, for the configuration that it was made with; its fields can be overridden by ``--section.field value``. Heavy imports wait until a verb needs them.
 """
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -37,6 +39,8 @@ def main() -> None:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     # It warns whenever a verb ends within milliseconds of its last event, which is sent all the same.
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)
+    # Going through all modules once more at the end takes up to a second, for nothing.
+    atexit.register(gc.freeze)
     from flows.service_settings import load_environment
 
     load_environment()

@@ -1,18 +1,21 @@
 """The flow ``epoch``: binds a flow run to an epoch, runs it, and suspends while people judge."""
 
-from prefect import flow
-from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, State
+from tasks.startup import importing
 
-from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
-from flows.epoch_run import WaitingForPeople, go_on_with
-from flows.explain import without_traces
-from flows.flow_runs import name_flow_run
-from flows.notices import tell_of_failure
-from flows.suspending import wait_for_people
-from tasks.config import Configuration
-from tasks.config_reading import load_configuration
-from tasks.context import EpochContext, create_run
+with importing():
+    from prefect import flow
+    from prefect.runtime import flow_run
+    from prefect.states import Cancelled, Completed, State
+
+    from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
+    from flows.epoch_run import WaitingForPeople, go_on_with
+    from flows.explain import without_traces
+    from flows.flow_runs import name_flow_run
+    from flows.notices import tell_of_failure
+    from flows.suspending import wait_for_people
+    from tasks.config import Configuration
+    from tasks.config_reading import load_configuration
+    from tasks.context import EpochContext, create_run
 
 __all__ = ["epoch"]
 

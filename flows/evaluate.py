@@ -1,15 +1,18 @@
 """The flow ``evaluate``: adapters against the pretrained model, and what came of it on the flow run."""
 
-from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
+from tasks.startup import importing
 
-from flows.explain import without_traces
-from tasks.config import Configuration
-from tasks.config_reading import load_configuration
-from tasks.evaluation.blind import start_blind
-from tasks.evaluation.estimates import said
-from tasks.evaluation.evaluate import evaluate as evaluate_candidates
-from tasks.evaluation.evaluation_page import results_of
+with importing():
+    from prefect import flow, get_run_logger
+    from prefect.artifacts import create_markdown_artifact
+
+    from flows.explain import without_traces
+    from tasks.config import Configuration
+    from tasks.config_reading import load_configuration
+    from tasks.evaluation.blind import start_blind
+    from tasks.evaluation.estimates import said
+    from tasks.evaluation.evaluate import evaluate as evaluate_candidates
+    from tasks.evaluation.evaluation_page import results_of
 
 __all__ = ["evaluate"]
 

@@ -8,24 +8,27 @@ be suspended: it calls the epoch's body, and no subflow.
 import json
 from typing import Any
 
-from prefect import flow
-from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, State
+from tasks.startup import importing
 
-from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
-from flows.epoch_run import WaitingForPeople, go_on_with
-from flows.explain import without_traces
-from flows.flow_runs import name_flow_run
-from flows.notices import tell_of_failure
-from flows.suspending import wait_for_people
-from storage.run import Run
-from tasks.config import Configuration
-from tasks.config_reading import load_configuration
-from tasks.context import EpochContext, create_run
-from tasks.exchange.fork import refuse_unfinished_fork
-from tasks.generation.prompts import read_prompts
-from tasks.log import logger
-from tasks.programmed import definitions
+with importing():
+    from prefect import flow
+    from prefect.runtime import flow_run
+    from prefect.states import Cancelled, Completed, State
+
+    from flows.binding import BoundElsewhere, bind_epoch, refuse_another_run
+    from flows.epoch_run import WaitingForPeople, go_on_with
+    from flows.explain import without_traces
+    from flows.flow_runs import name_flow_run
+    from flows.notices import tell_of_failure
+    from flows.suspending import wait_for_people
+    from storage.run import Run
+    from tasks.config import Configuration
+    from tasks.config_reading import load_configuration
+    from tasks.context import EpochContext, create_run
+    from tasks.exchange.fork import refuse_unfinished_fork
+    from tasks.generation.prompts import read_prompts
+    from tasks.log import logger
+    from tasks.programmed import definitions
 
 __all__ = ["experiment"]
 

@@ -132,7 +132,7 @@ def test_is_imported_without_torch(module: str):
     ("module", "others"),
     [
         ("tasks.config", {"prefect", "label_studio_sdk", "zarr", "pandas"}),
-        ("tasks.training.trainer", {"prefect", "label_studio_sdk", "pandas"}),
+        ("tasks.training.trainer", {"prefect", "label_studio_sdk"}),
     ],
 )
 def test_is_imported_without_what_it_does_not_need(module: str, others: set[str]):

@@ -16,26 +16,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
+from tasks.startup import importing
 
-from d3po_core.checkpoint import CheckpointState
-from d3po_core.config import ObjectiveConfig
-from d3po_core.devices import peak_megabytes
-from d3po_core.errors import TrainingError
-from d3po_core.policy import Policy
-from d3po_core.training import train
-from storage.digests import content_digest
-from storage.errors import StorageError
-from storage.run import Run
-from storage.tables import METRICS, read_rows, write_table
-from tasks.config import Configuration
-from tasks.context import EpochContext
-from tasks.errors import UserError
-from tasks.policies import policy_at_start, starting_state
-from tasks.training.pretrained import needs_reference, stored_reference
-from tasks.training.source import StoredTrajectories
-from tasks.training.training_plan import pairs_of, rewards_of, training_plan
+with importing():
+    import pandas  # noqa: F401  # pyarrow imports it with the first rows it takes: there, training waits for it
+    import psutil
+    import torch
+
+    from d3po_core.checkpoint import CheckpointState
+    from d3po_core.config import ObjectiveConfig
+    from d3po_core.devices import peak_megabytes
+    from d3po_core.errors import TrainingError
+    from d3po_core.policy import Policy
+    from d3po_core.training import train
+    from storage.digests import content_digest
+    from storage.errors import StorageError
+    from storage.run import Run
+    from storage.tables import METRICS, read_rows, write_table
+    from tasks.config import Configuration
+    from tasks.context import EpochContext
+    from tasks.errors import UserError
+    from tasks.policies import policy_at_start, starting_state
+    from tasks.training.pretrained import needs_reference, stored_reference
+    from tasks.training.source import StoredTrajectories
+    from tasks.training.training_plan import pairs_of, rewards_of, training_plan
 
 __all__ = ["main"]
 
