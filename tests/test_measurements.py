@@ -82,6 +82,17 @@ def test_the_share_is_published_as_it_was_measured() -> None:
     assert any(share in line for line in PUBLISHED)
 
 
+START = {"flows.epoch": "| the flow's process |", "tasks.training.trainer": "| the trainer's |"}
+
+
+def test_starts_are_published_as_they_were_measured() -> None:
+    measured = json.loads((REPOSITORY / "benchmarks" / "start.json").read_text())
+    assert set(measured) == set(START)
+    for name, row in measured.items():
+        seconds = f"{row['with the collector, s']:.1f} | {row['without, s']:.1f}"
+        assert f"{START[name]} {seconds} | {_with_range(row['ratio'], 2)} |" in PUBLISHED
+
+
 def _with_range(ratio: dict[str, float], digits: int) -> str:
     return f"{ratio['median']:.{digits}f} ({ratio['least']:.{digits}f}–{ratio['most']:.{digits}f})"
 
